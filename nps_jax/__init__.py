@@ -1,0 +1,1 @@
+"""NPGMF, normality-prior guided image anomaly detection, in JAX/Flax."""
