@@ -1,0 +1,16 @@
+"""CPU, eight fake devices, annotations checked at run time."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+from absl import flags  # noqa: E402
+import jaxtyping  # noqa: E402
+
+jaxtyping.install_import_hook("nps_jax", "beartype.beartype")
+flags.FLAGS.mark_as_parsed()
+
+import jax  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
