@@ -5,8 +5,8 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
-from absl import flags  # noqa: E402
-import jaxtyping  # noqa: E402
+from absl import flags
+import jaxtyping
 
 jaxtyping.install_import_hook("nps_jax", "beartype.beartype")
 flags.FLAGS.mark_as_parsed()

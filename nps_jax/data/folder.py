@@ -1,0 +1,289 @@
+"""Records from a folder tree in the layout of MVTec LOCO AD, of MVTec AD, or plain."""
+
+from collections.abc import Sequence
+import difflib
+import os
+import pathlib
+
+from absl import logging
+import ml_collections
+import numpy as np
+
+from nps_jax.data import layouts
+from nps_jax.data import listing
+from nps_jax.data import masks
+from nps_jax.data import records
+
+LAYOUTS = ("auto", "loco", "mvtec_ad", "plain")
+LOCO_KINDS = (records.GOOD, records.LOGICAL, records.STRUCTURAL)
+PARTS = ("train", "validation", "test", "ground_truth", "defects_config.json")
+
+
+def open_all(
+  config: ml_collections.ConfigDict, seed: int
+) -> tuple[records.Dataset, ...]:
+  """The data sets of all categories that config.data names, in its order.
+
+  Raises:
+    ValueError, FileNotFoundError: as `resolve` and `open_category` do.
+  """
+  if not config.root:
+    raise ValueError(
+      "config.data.root is empty. Set it to the folder that holds the categories, or "
+      "to one category's folder, the one with train/ in it."
+    )
+  root = pathlib.Path(config.root).expanduser()
+  return tuple(
+    open_category(
+      root,
+      name,
+      layout=config.layout,
+      seed=seed,
+      validation_fraction=config.validation_fraction,
+    )
+    for name in resolve(root, config.category)
+  )
+
+
+def find_categories(root: pathlib.Path) -> tuple[str, ...]:
+  """The names of the categories under a root, sorted.
+
+  If the root has a train folder it is a category itself, and its name the only one.
+
+  Raises:
+    FileNotFoundError: there is no such folder, or it holds no category.
+    ValueError: the root is a file.
+  """
+  if not root.exists():
+    near = next(each for each in root.absolute().parents if each.exists())
+    raise FileNotFoundError(
+      f"The data folder {root} does not exist; {near} holds {listing.contents(near)}. "
+      "Change config.data.root."
+    )
+  if not root.is_dir():
+    raise ValueError(
+      f"The data folder {root} is a file. Change config.data.root to a folder; unpack "
+      "an archive first."
+    )
+  if (root / "train").is_dir():
+    return (listing.own_name(root),)
+  found = tuple(
+    each.name
+    for each in listing.folders(root)
+    if any((each / part).exists() for part in PARTS)
+  )
+  if not found:
+    raise FileNotFoundError(
+      f"{root} holds no category; expected {root}/train or {root}/<category>/train, "
+      f"found {listing.contents(root)}. Change config.data.root."
+    )
+  return found
+
+
+def resolve(root: pathlib.Path, category: str) -> tuple[str, ...]:
+  """The categories meant by "all", by one name, or by several with commas.
+
+  Raises:
+    ValueError: a name that is not there; lists those that are.
+    FileNotFoundError: as `find_categories` does.
+  """
+  found = find_categories(root)
+  if category in found:
+    return (category,)
+  if category == "all":
+    return found
+  named = dict.fromkeys(each.strip() for each in category.split(",") if each.strip())
+  unknown = [name for name in named if name not in found]
+  if unknown or not named:
+    close = [difflib.get_close_matches(name, found, n=1) for name in unknown]
+    hint = ", ".join(repr(match[0]) for match in close if match)
+    raise ValueError(
+      f"config.data.category is {category!r}; {root} has {listing.some(found)}."
+      + (f" Did you mean {hint}?" if hint else ' Name some of these, or "all".')
+    )
+  return tuple(named)
+
+
+def open_category(
+  root: pathlib.Path,
+  category: str,
+  *,
+  layout: str = "auto",
+  seed: int = 0,
+  validation_fraction: float = 0.1,
+) -> records.Dataset:
+  """One category's records, sorted by file name within each split and kind.
+
+  Args:
+    category: a name; "all" will do where the root has one category.
+    layout: one of LAYOUTS; "auto" goes by the ground truth's form.
+    seed: chooses the validation images where no validation folder exists.
+    validation_fraction: of the training images, for the same case.
+
+  Raises:
+    ValueError, FileNotFoundError: the layout or the category is unknown, normal images
+      are missing, or images and ground truth do not match; lists what was found.
+  """
+  if layout not in LAYOUTS:
+    raise ValueError(f"config.data.layout is {layout!r}; expected one of {LAYOUTS}.")
+  names = resolve(root, category)
+  if len(names) != 1:
+    raise ValueError(
+      f"{category!r} means {listing.some(names)}; expected one category."
+    )
+  name = names[0]
+  folder = root if (root / "train").is_dir() else root / name
+  layout = layouts.find_layout(folder) if layout == "auto" else layout
+  train = _normal(folder, "train")
+  if (folder / "validation").exists():
+    validation = _normal(folder, "validation")
+  else:
+    train, validation = _hold_out(folder, train, seed, validation_fraction)
+  test = _test(folder, name, layout)
+  config = folder / "defects_config.json"
+  defects = layout == "loco" and (test or config.exists())
+  return records.Dataset(
+    name,
+    layout,
+    _records(name, "train", records.GOOD, train),
+    _records(name, "validation", records.GOOD, validation),
+    test,
+    masks.read_defects(config) if defects else (),
+  )
+
+
+def images(paths: Sequence[str]) -> tuple[records.Record, ...]:
+  """Unlabelled records of image files, and of all images in folders at any depth.
+
+  An id is the path below its folder without suffix, or as much more of the path as
+  tells it from the others. A file that is reached twice counts once.
+
+  Raises:
+    FileNotFoundError: a path does not exist.
+    ValueError: a file is no image by its suffix, or a folder has none.
+  """
+  found: dict[pathlib.Path, tuple[pathlib.Path, pathlib.Path]] = {}
+  for path in (pathlib.Path(each).expanduser() for each in paths):
+    if not path.exists():
+      raise FileNotFoundError(f"{path} does not exist; give image files or folders.")
+    files = list(listing.walk(path)) if path.is_dir() else [path]
+    chosen = [each for each in files if listing.is_image(each)]
+    if not chosen:
+      raise ValueError(
+        f"{path} gives no image: found {listing.suffixes(files)}, expected "
+        f"{', '.join(listing.SUFFIXES)}. Convert the files, or name others."
+      )
+    base = path if path.is_dir() else path.parent
+    for each in chosen:
+      found.setdefault(each.resolve(), (base, each))
+  if not found:
+    raise ValueError("No images were named; give image files or folders.")
+  ids = listing.distinct([_possible_ids(base, file) for base, file in found.values()])
+  return tuple(
+    records.Record(name, "", "test", "", file)
+    for name, (_, file) in zip(ids, found.values(), strict=True)
+  )
+
+
+def _possible_ids(base: pathlib.Path, file: pathlib.Path) -> tuple[str, ...]:
+  below, whole = file.relative_to(base), pathlib.Path(os.path.abspath(file))
+  named = pathlib.PurePath(listing.own_name(base)) / below
+  full = whole.relative_to(whole.anchor)
+  return (
+    below.with_suffix("").as_posix(),
+    *map(pathlib.PurePath.as_posix, (below, named, full)),
+  )
+
+
+def _normal(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
+  """The normal images of a split, which lie in it or in its good folder."""
+  place, inner = folder / split, folder / split / records.GOOD
+  if not place.is_dir():
+    raise FileNotFoundError(
+      f"{folder} has no folder {split}; found {listing.contents(folder)}. Put normal "
+      f"images into {inner}."
+    )
+  if inner.is_dir() and any(listing.is_image(each) for each in listing.files(place)):
+    raise ValueError(
+      f"{place} holds images both directly and in {records.GOOD}/. Put all of them "
+      f"into {inner}."
+    )
+  place = inner if inner.is_dir() else place
+  found = listing.images(place)
+  if not found:
+    way_out = ", or remove the folder" if split == "validation" else ""
+    raise ValueError(
+      f"{place} holds no images; found {listing.contents(place)}. Put normal images "
+      f"into it{way_out}."
+    )
+  return found
+
+
+def _hold_out(
+  folder: pathlib.Path, train: list[pathlib.Path], seed: int, fraction: float
+) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+  """The training images that stay, and those that become validation images."""
+  if not 0 < fraction < 1:
+    raise ValueError(
+      f"config.data.validation_fraction is {fraction}; expected a value in (0, 1)."
+    )
+  if len(train) < 2:
+    raise ValueError(
+      f"{folder} has a single training image and no validation folder, so none can be "
+      "held out. Add images."
+    )
+  count = min(max(1, round(fraction * len(train))), len(train) - 1)
+  chosen = set(np.random.default_rng(seed).permutation(len(train))[:count].tolist())
+  logging.info(
+    "%s has no validation folder: %d of its %d training images serve as one.",
+    *(folder, count, len(train)),
+  )
+  kept = [each for at, each in enumerate(train) if at not in chosen]
+  return kept, [each for at, each in enumerate(train) if at in chosen]
+
+
+def _test(
+  folder: pathlib.Path, category: str, layout: str
+) -> tuple[records.Record, ...]:
+  """The test records, with their masks except in the plain layout."""
+  place = folder / "test"
+  if not place.exists():
+    return ()
+  files = {each.name: listing.images(each) for each in listing.folders(place)}
+  unknown = [kind for kind in files if kind not in LOCO_KINDS]
+  if layout == "loco" and unknown:
+    raise ValueError(
+      f"{place} holds {listing.some(unknown)}; the LOCO layout has "
+      f"{listing.some(LOCO_KINDS)}. Rename or move the folders, or change "
+      "config.data.layout."
+    )
+  loose = [each for each in listing.files(place) if listing.is_image(each)]
+  if loose:
+    raise ValueError(
+      f"{place} holds images outside of a kind's folder: {listing.some(loose)}. Put "
+      f"normal ones into {place}/{records.GOOD}, others into a folder named after "
+      "their kind."
+    )
+  truth = {} if layout == "plain" else layouts.match(folder, layout, files)
+  return tuple(
+    record
+    for kind in files
+    for record in _records(category, "test", kind, files[kind], truth)
+  )
+
+
+def _records(
+  category: str,
+  split: str,
+  kind: str,
+  files: Sequence[pathlib.Path],
+  truth: dict[pathlib.Path, tuple[pathlib.Path, ...]] | None = None,
+) -> tuple[records.Record, ...]:
+  names = listing.distinct([(each.stem, each.name) for each in files])
+  return tuple(
+    records.Record(
+      *(f"{category}/{split}/{kind}/{name}", category, split, kind, file),
+      masks=(truth or {}).get(file, ()),
+    )
+    for name, file in zip(names, files, strict=True)
+  )

@@ -1,0 +1,176 @@
+"""Ground truth at the image's own size: one channel per defect, never merged."""
+
+from collections.abc import Sequence
+import json
+import math
+import pathlib
+from typing import NamedTuple
+
+from jaxtyping import Bool, Int, Shaped
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from nps_jax.data import records
+
+KEYS = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
+EIGHT_CONNECTED = np.ones((3, 3), bool)
+
+
+class Truth(NamedTuple):
+  """What is wrong in one image; a good image has no channels."""
+
+  channels: Bool[np.ndarray, "c h w"]
+  saturation: Int[np.ndarray, " c"]  # pixels that suffice, 1..the channel's area
+  names: tuple[str, ...]  # each channel's defect
+
+
+def read(
+  record: records.Record, defects: Sequence[records.Defect], size: tuple[int, int]
+) -> Truth:
+  """The ground-truth channels of a test image.
+
+  With defects (MVTec LOCO AD) each mask file is a channel, whose pixel value selects
+  its defect. Without (MVTec AD) each 8-connected region of the masks together is a
+  channel, saturated by its whole area and named after the test folder.
+
+  Args:
+    size: height and width that the masks must have.
+
+  Raises:
+    ValueError: an anomalous image without masks; a mask that cannot be read, has
+      another size, is empty, or whose values do not select one defect.
+  """
+  if record.kind != records.GOOD and not record.masks:
+    raise ValueError(
+      f"{record.id} is anomalous but has no ground-truth mask, so its pixels cannot be "
+      "evaluated. Add its masks, or remove the image from the test split."
+    )
+  if not record.masks:
+    return Truth(np.zeros((0, *size), bool), np.zeros(0, np.int64), ())
+  masks = [_read_mask(path, size) for path in record.masks]
+  if not defects:
+    channels = _regions(np.any([mask != 0 for mask in masks], axis=0))
+    areas = np.count_nonzero(channels, axis=(1, 2)).astype(np.int64)
+    return Truth(channels, areas, (record.kind,) * len(channels))
+  found = [
+    _select(mask, path, defects) for mask, path in zip(masks, record.masks, strict=True)
+  ]
+  channels = np.stack([mask != 0 for mask in masks])
+  saturation = [
+    _saturation(defect, int(np.count_nonzero(channel)))
+    for defect, channel in zip(found, channels, strict=True)
+  ]
+  return Truth(channels, np.int64(saturation), tuple(defect.name for defect in found))
+
+
+def read_defects(path: pathlib.Path) -> tuple[records.Defect, ...]:
+  """The entries of a defects_config.json, in its order.
+
+  Names may repeat (their images are then reported together); pixel values may not.
+
+  Raises:
+    ValueError: the file is missing, or not a list of valid entries.
+  """
+  try:
+    entries = json.loads(path.read_text("utf-8"))
+  except OSError as error:
+    raise ValueError(
+      f"{path} cannot be read ({error.strerror}). The MVTec LOCO AD layout has one "
+      "defects_config.json in each category's folder."
+    ) from error
+  except ValueError as error:
+    raise ValueError(f"{path} is not valid JSON: {error}") from error
+  if not isinstance(entries, list) or not entries:
+    raise ValueError(f"{path} must hold a list of defects; found {entries!r:.60}.")
+  defects = tuple(
+    _defect(entry, f"{path}, entry {i}") for i, entry in enumerate(entries)
+  )
+  values = [defect.pixel_value for defect in defects]
+  repeated = sorted({value for value in values if values.count(value) > 1})
+  if repeated:
+    raise ValueError(f"{path} gives pixel_value {repeated} to more than one defect.")
+  return defects
+
+
+def _defect(entry: object, where: str) -> records.Defect:
+  """One checked entry; `where` opens the error messages."""
+  if not isinstance(entry, dict) or set(KEYS) - set(entry):
+    missing = sorted(set(KEYS) - set(entry)) if isinstance(entry, dict) else entry
+    raise ValueError(f"{where} lacks keys: {missing!r:.80}; needed are {KEYS}.")
+  name, value, threshold, relative = (entry[key] for key in KEYS)
+  if not isinstance(name, str) or not name:
+    raise ValueError(f"{where}: defect_name is {name!r}; expected a text.")
+  if type(value) is not int or not 1 <= value <= 255:
+    raise ValueError(f"{where}: pixel_value is {value!r}; expected 1 to 255.")
+  if type(relative) is not bool:
+    raise ValueError(f"{where}: relative_saturation is {relative!r}; expected a bool.")
+  if type(threshold) not in (int, float) or not 0 < threshold < math.inf:
+    raise ValueError(
+      f"{where}: saturation_threshold is {threshold!r}; expected a number above 0."
+    )
+  if relative and threshold > 1:
+    raise ValueError(
+      f"{where}: saturation_threshold is {threshold}; a relative one is at most 1."
+    )
+  if not relative and threshold != int(threshold):
+    raise ValueError(
+      f"{where}: saturation_threshold is {threshold}; an absolute one counts pixels."
+    )
+  return records.Defect(name, value, float(threshold), relative)
+
+
+def _read_mask(path: pathlib.Path, size: tuple[int, int]) -> Shaped[np.ndarray, "h w"]:
+  """The mask's values, at least one of them nonzero."""
+  try:
+    with Image.open(path) as image:
+      mask = np.asarray(image)
+  except (OSError, SyntaxError, ValueError) as error:
+    raise ValueError(f"{path} cannot be read as an image: {error}") from error
+  if mask.ndim != 2:
+    raise ValueError(f"{path} has {mask.shape[2]} colour channels; a mask has one.")
+  if mask.shape != size:
+    raise ValueError(
+      f"{path} is {mask.shape[0]} x {mask.shape[1]} (height x width) but its anomaly "
+      f"map is {size[0]} x {size[1]}. Maps and masks must have the image's size."
+    )
+  if not mask.any():
+    raise ValueError(f"{path} is empty: a mask marks at least one pixel.")
+  return mask
+
+
+def _select(
+  mask: Shaped[np.ndarray, "h w"],
+  path: pathlib.Path,
+  defects: Sequence[records.Defect],
+) -> records.Defect:
+  """The defect that the mask's one nonzero value stands for."""
+  value = int(mask.max())
+  if np.count_nonzero(mask) != np.count_nonzero(mask == value):
+    values = np.unique(mask[mask != 0]).tolist()
+    raise ValueError(
+      f"{path} holds the values {values}; a mask has one nonzero value, which selects "
+      "its defect."
+    )
+  for defect in defects:
+    if defect.pixel_value == value:
+      return defect
+  known = sorted(defect.pixel_value for defect in defects)
+  raise ValueError(
+    f"{path} holds the value {value}, which defects_config.json does not list. It "
+    f"lists {known}."
+  )
+
+
+def _saturation(defect: records.Defect, area: int) -> int:
+  """How many of the area's pixels count as finding the whole defect."""
+  if not defect.relative_saturation:
+    return min(int(defect.saturation_threshold), area)
+  # The official floor gives 0 for a few-pixel area, where sPRO is undefined.
+  return max(int(defect.saturation_threshold * area), 1)
+
+
+def _regions(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "c h w"]:
+  """One channel per 8-connected region."""
+  labels, count = ndimage.label(mask, EIGHT_CONNECTED)
+  return labels == np.arange(1, count + 1)[:, None, None]

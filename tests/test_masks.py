@@ -1,0 +1,194 @@
+"""Ground truth files to channels, and every way they can be wrong."""
+
+import json
+import pathlib
+
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+import numpy as np
+from PIL import Image
+import pytest
+
+from nps_jax.data import masks
+from nps_jax.data import records
+
+DEFECTS = (
+  records.Defect("missing", 255, 30.0, False),
+  records.Defect("half", 254, 0.5, True),
+  records.Defect("all", 253, 1.0, True),
+)
+SIZE = (12, 10)
+
+
+def record(*paths, kind=records.LOGICAL):
+  name = f"cat/test/{kind}/000"
+  return records.Record(name, "cat", "test", kind, pathlib.Path("x.png"), paths)
+
+
+def save(path, rows, columns, value):
+  mask = np.zeros(SIZE, np.uint8)
+  mask[rows, columns] = value
+  Image.fromarray(mask).save(path)
+  return path
+
+
+def test_loco_files_are_channels_with_their_own_saturation(tmp_path):
+  paths = (
+    save(tmp_path / "0.png", slice(0, 3), slice(0, 3), 254),  # half of 9: floor 4
+    save(tmp_path / "1.png", slice(0, 12), slice(0, 10), 255),  # 30 of 120
+    save(tmp_path / "2.png", slice(5, 7), slice(5, 7), 255),  # only 4 there
+    save(tmp_path / "3.png", slice(0, 3), slice(8, 9), 253),
+    save(tmp_path / "4.png", slice(0, 1), slice(0, 1), 254),  # floor 0, at least 1
+  )
+  truth = masks.read(record(*paths), DEFECTS, SIZE)
+  assert truth.names == ("half", "missing", "missing", "all", "half")
+  assert truth.saturation.tolist() == [4, 30, 4, 3, 1]
+  assert truth.channels.dtype == bool
+  for channel, path in zip(truth.channels, paths, strict=True):
+    np.testing.assert_array_equal(channel, np.asarray(Image.open(path)) > 0)
+
+
+def test_a_loco_channel_is_not_split_into_regions(tmp_path):
+  path = save(tmp_path / "0.png", [1, 9], [1, 8], 253)
+  truth = masks.read(record(path), DEFECTS, SIZE)
+  assert truth.channels.sum(axis=(1, 2)).tolist() == [2]
+
+
+def test_without_defects_regions_are_channels(tmp_path):
+  # Two pixels that touch at a corner are one region; the third is far away.
+  path = save(tmp_path / "0.png", [1, 2, 8], [1, 2, 8], 200)
+  truth = masks.read(record(path, kind="scratch"), (), SIZE)
+  assert truth.names == ("scratch", "scratch")
+  assert truth.saturation.tolist() == [2, 1]
+  assert [np.argwhere(c).tolist() for c in truth.channels] == [
+    [[1, 1], [2, 2]],
+    [[8, 8]],
+  ]
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 10**6))
+def test_regions_do_not_depend_on_how_files_share_them(tmp_path_factory, seed):
+  folder, rng = tmp_path_factory.mktemp("masks"), np.random.default_rng(seed)
+  mask = rng.random(SIZE) < 0.2
+  mask[0, 0] = mask[-1, -1] = True
+  first = rng.random(SIZE) < 0.5
+  first[0, 0], first[-1, -1] = True, False
+  whole = save(folder / "whole.png", *np.nonzero(mask), 255)
+  parts = (
+    save(folder / "a.png", *np.nonzero(mask & first), 255),
+    save(folder / "b.png", *np.nonzero(mask & ~first), 7),
+  )
+  want = masks.read(record(whole, kind="dent"), (), SIZE)
+  got = masks.read(record(*parts, kind="dent"), (), SIZE)
+  np.testing.assert_array_equal(got.channels, want.channels)
+  assert want.saturation.sum() == mask.sum()
+
+
+def test_a_good_image_has_no_channels():
+  truth = masks.read(record(kind=records.GOOD), DEFECTS, SIZE)
+  assert truth.channels.shape == (0, *SIZE)
+  assert truth.saturation.shape == (0,)
+  assert truth.names == ()
+
+
+def test_bilevel_and_16_bit_masks_are_read(tmp_path):
+  mask = np.zeros(SIZE, bool)
+  mask[2:4, 2:4] = True
+  Image.fromarray(mask).save(tmp_path / "1.png")
+  Image.fromarray(mask.astype(np.uint16) * 65535).save(tmp_path / "16.png")
+  for name in ("1.png", "16.png"):
+    truth = masks.read(record(tmp_path / name, kind="dent"), (), SIZE)
+    np.testing.assert_array_equal(truth.channels, mask[None])
+
+
+def test_unusable_masks_are_refused(tmp_path):
+  good = save(tmp_path / "good.png", 1, 1, 255)
+  with pytest.raises(
+    ValueError, match=r"good\.png is 12 x 10 .* but its anomaly map is"
+  ):
+    masks.read(record(good), DEFECTS, (10, 12))
+  unknown = save(tmp_path / "unknown.png", 1, 1, 9)
+  with pytest.raises(
+    ValueError, match=r"unknown\.png holds the value 9, .* \[253, 254"
+  ):
+    masks.read(record(unknown), DEFECTS, SIZE)
+  several = save(tmp_path / "several.png", [1, 2], [1, 1], [255, 254])
+  with pytest.raises(ValueError, match=r"several\.png holds the values \[254, 255\]"):
+    masks.read(record(good, several), DEFECTS, SIZE)
+  empty = save(tmp_path / "empty.png", 1, 1, 0)
+  for defects in (DEFECTS, ()):
+    with pytest.raises(ValueError, match=r"empty\.png is empty"):
+      masks.read(record(empty), defects, SIZE)
+  colour = tmp_path / "colour.png"
+  Image.new("RGB", SIZE[::-1], "white").save(colour)
+  with pytest.raises(ValueError, match=r"colour\.png has 3 colour channels"):
+    masks.read(record(colour), DEFECTS, SIZE)
+  cut = tmp_path / "cut.png"
+  cut.write_bytes(good.read_bytes()[:45])
+  text = tmp_path / "text.png"
+  text.write_text("no image")
+  for path in (cut, text, tmp_path / "absent.png"):
+    with pytest.raises(ValueError, match=rf"{path.name} cannot be read as an image"):
+      masks.read(record(path), DEFECTS, SIZE)
+  with pytest.raises(ValueError, match="000 is anomalous but has no ground-truth mask"):
+    masks.read(record(), DEFECTS, SIZE)
+
+
+def entry(**changes):
+  return {
+    "defect_name": "a",
+    "pixel_value": 255,
+    "saturation_threshold": 6300,
+    "relative_saturation": False,
+  } | changes
+
+
+def test_defects_are_read_in_order(tmp_path):
+  path = tmp_path / "defects_config.json"
+  second = entry(pixel_value=1, saturation_threshold=0.7, relative_saturation=True)
+  path.write_text(json.dumps([entry(extra="kept out"), second]))
+  assert masks.read_defects(path) == (
+    records.Defect("a", 255, 6300.0, False),
+    records.Defect("a", 1, 0.7, True),
+  )
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    ("{", "is not valid JSON"),
+    ("{}", "must hold a list of defects"),
+    ("[]", "must hold a list of defects"),
+    ("[3]", "entry 0 lacks keys"),
+    ([{"defect_name": "a"}], "entry 0 lacks keys: .*'pixel_value'"),
+    ([entry(), entry()], r"gives pixel_value \[255\] to more than one defect"),
+    ([entry(defect_name="")], "defect_name is ''"),
+    ([entry(pixel_value=0)], "pixel_value is 0; expected 1 to 255"),
+    ([entry(pixel_value=256)], "pixel_value is 256"),
+    ([entry(pixel_value=True)], "pixel_value is True"),
+    ([entry(), entry(pixel_value="3")], "entry 1: pixel_value is '3'"),
+    ([entry(relative_saturation=1)], "relative_saturation is 1; expected a bool"),
+    ([entry(saturation_threshold=0)], "saturation_threshold is 0; .* above 0"),
+    ([entry(saturation_threshold="1")], "saturation_threshold is '1'"),
+    ([entry(saturation_threshold=float("nan"))], "saturation_threshold is nan"),
+    ([entry(saturation_threshold=0.5)], "is 0.5; an absolute one counts pixels"),
+    (
+      [entry(saturation_threshold=1.5, relative_saturation=True)],
+      "is 1.5; a relative one is at most 1",
+    ),
+  ],
+)
+def test_bad_defects_are_refused(tmp_path, content, message):
+  path = tmp_path / "defects_config.json"
+  path.write_text(content if isinstance(content, str) else json.dumps(content))
+  with pytest.raises(ValueError, match=rf"defects_config\.json.*{message}"):
+    masks.read_defects(path)
+
+
+def test_a_missing_defects_file_is_named(tmp_path):
+  with pytest.raises(
+    ValueError, match=r"absent\.json cannot be read .*one defects_con"
+  ):
+    masks.read_defects(tmp_path / "absent.json")
