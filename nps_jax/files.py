@@ -1,0 +1,26 @@
+"""Files that are whole or absent: written beside their place, then moved there."""
+
+import os
+import pathlib
+import tempfile
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+  """Replaces the file at once; an interruption leaves the old one."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+  try:
+    with os.fdopen(handle, "wb") as file:
+      file.write(content)
+      file.flush()
+      os.fsync(file.fileno())
+    os.chmod(name, 0o644)
+    os.replace(name, path)
+  except BaseException:
+    pathlib.Path(name).unlink(missing_ok=True)
+    raise
+
+
+def write_text(path: pathlib.Path, content: str) -> None:
+  """Like write_bytes, in UTF-8."""
+  write_bytes(path, content.encode())

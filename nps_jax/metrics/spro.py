@@ -1,0 +1,178 @@
+"""Exact areas under the sPRO, PRO and pixel ROC curves: every score is a threshold.
+
+A pixel counts as found at a threshold if its score exceeds it. A channel (one defect's
+ground truth) has sPRO = min(pixels found / saturation, 1), and the curve is the mean
+over channels against the false positive rate of the subset's normal pixels (Bergmann et
+al., "Beyond Dents and Scratches", IJCV 2022). PRO is the case saturation = area.
+
+No curve is built. Only the `saturation` highest pixels of a channel ever raise it, each
+by 1 / saturation, along a ramp that starts at the false positives above its score and
+ends at those at or above it (linear interpolation between thresholds; without ties, a
+step). So the area is the mean over channels of the mean area under these ramps, and
+ranking the pixels among the sorted normal scores is all the work there is.
+"""
+
+from collections.abc import Sequence
+from concurrent import futures
+import functools
+
+from jaxtyping import Bool, Float, Int
+import numpy as np
+
+THREADS = 4  # sorting and searching leave the interpreter's lock
+BLOCK = 2**18  # pixels looked up at a time
+
+
+class Group:
+  """Pixel scores of some images, added one map at a time; groups form subsets.
+
+  Subsets that share images (the good ones) share the group, which is sorted once.
+  Holds a copy of all scores, in the widest precision that the maps came in, and for a
+  moment a second one.
+  """
+
+  def __init__(self):
+    self.channels: list[np.ndarray] = []  # each channel's `saturation` highest, sorted
+    self.defective: list[np.ndarray] = []  # per map, what any channel covers
+    self._normal: list[np.ndarray] = []  # all other pixels
+    self._sorted = True
+
+  @property
+  def normal_count(self) -> int:
+    """How many pixels lie outside every channel."""
+    return _count(self._normal)
+
+  def add(
+    self,
+    values: Float[np.ndarray, "h w"],
+    channels: Bool[np.ndarray, "c h w"],
+    saturation: Int[np.ndarray, " c"],
+  ) -> None:
+    """Takes in one map; a good image has no channels.
+
+    Args:
+      values: anomaly scores, higher is more anomalous; any finite range.
+      channels: which pixels each ground-truth channel covers.
+      saturation: how many of a channel's pixels saturate it, 1..its area.
+
+    Raises:
+      ValueError: NaN or infinity in the map; a saturation out of range.
+    """
+    if not np.isfinite(values).all():
+      raise ValueError("the anomaly map holds NaN or infinity; all must be finite.")
+    areas = np.count_nonzero(channels, axis=(1, 2))
+    if np.any(saturation < 1) or np.any(saturation > areas):
+      raise ValueError(
+        f"saturation is {saturation.tolist()} for channels of {areas.tolist()} pixels; "
+        "each must lie between 1 and the channel's area."
+      )
+    # In the machine's byte order, which TIFF need not use; float16 sorts slowly.
+    values = np.array(values, np.result_type(values, np.float32))
+    for channel, area, count in zip(channels, areas, saturation, strict=True):
+      self.channels.append(np.sort(values[channel])[area - count :].copy())
+    covered = channels.any(axis=0)
+    if covered.any():
+      self.defective.append(values[covered])
+    self._normal.append(values[~covered] if covered.any() else values.ravel())
+    self._sorted = False
+
+  def normal(self) -> Float[np.ndarray, " n"]:
+    """The scores outside every channel, ascending; sorted when first asked for."""
+    if not self._normal:
+      return np.zeros(0, np.float32)
+    if not self._sorted:
+      self._normal = [np.concatenate(self._normal)]
+      self._normal[0].sort()
+      self._sorted = True
+    return self._normal[0]
+
+
+def au_spro(groups: Sequence[Group], limits: Sequence[float]) -> dict[float, float]:
+  """The area under sPRO up to each limit, divided by the limit; 0..1.
+
+  Args:
+    groups: together the subset, e.g. good and logical images.
+    limits: largest false positive rates to integrate to, 0 < limit <= 1.
+
+  Raises:
+    ValueError: a limit out of range; no channel or no normal pixel in the subset.
+  """
+  if not all(0 < limit <= 1 for limit in limits):
+    raise ValueError(f"limits are {tuple(limits)}; each must be above 0 and at most 1.")
+  channels = [scores for group in groups for scores in group.channels]
+  with futures.ThreadPoolExecutor(THREADS) as pool:
+    ranked = list(pool.map(Group.normal, groups))
+    total = _count(ranked)
+    if not channels or not total:
+      raise ValueError(
+        f"{len(channels)} channels and {total} normal pixels: sPRO needs some of both."
+      )
+    measure = functools.partial(_channel_areas, ranked=ranked, limits=limits)
+    areas = sum(pool.map(measure, channels)) / len(channels)
+  return dict(zip(limits, areas.tolist(), strict=True))
+
+
+def pixel_auroc(groups: Sequence[Group]) -> float:
+  """The AUROC of pixels in any channel against all other pixels; ties count half.
+
+  Raises:
+    ValueError: no pixel of one of the two sorts.
+  """
+  defective = [scores for group in groups for scores in group.defective]
+  with futures.ThreadPoolExecutor(THREADS) as pool:
+    ranked = list(pool.map(Group.normal, groups))
+    total, found = _count(ranked), _count(defective)
+    if not total or not found:
+      raise ValueError(
+        f"{found} defective and {total} normal pixels: AUROC needs some of both."
+      )
+    # Neighbouring scores are found near each other, so in order is twice as fast.
+    scores = np.sort(np.concatenate(defective))
+    blocks = np.array_split(scores, -(-found // BLOCK))
+    lost = sum(pool.map(functools.partial(_pairs_lost, ranked=ranked), blocks))
+  pairs = 2 * total * found
+  return (pairs - lost) / pairs
+
+
+def _count(arrays: Sequence[np.ndarray]) -> int:
+  return sum(array.size for array in arrays)
+
+
+def _channel_areas(
+  scores: Float[np.ndarray, " n"], ranked: Sequence[np.ndarray], limits: Sequence[float]
+) -> Float[np.ndarray, " m"]:
+  """One channel's normalised area up to each limit."""
+  above, reached = _false_positives(scores, ranked)
+  total = _count(ranked)
+  return np.array([_ramp_area(above, reached, limit * total) for limit in limits])
+
+
+def _pairs_lost(scores: Float[np.ndarray, " n"], ranked: Sequence[np.ndarray]) -> int:
+  """Pairs (defective, normal) in the wrong order, counted twice; ties once."""
+  above, reached = _false_positives(scores, ranked)
+  return int(above.sum() + reached.sum())
+
+
+def _false_positives(
+  scores: Float[np.ndarray, " n"], ranked: Sequence[np.ndarray]
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+  """How many normal pixels lie above each score, and how many at or above it."""
+  above, reached = np.zeros((2, scores.size), np.int64)
+  for normal in ranked:
+    if not normal.size:
+      continue
+    first = np.searchsorted(normal, scores, side="left")
+    reached += normal.size - first
+    tied = normal[np.minimum(first, normal.size - 1)] == scores
+    first[tied] = np.searchsorted(normal, scores[tied], side="right")
+    above += normal.size - first
+  return above, reached
+
+
+def _ramp_area(
+  start: Int[np.ndarray, " n"], end: Int[np.ndarray, " n"], limit: float
+) -> float:
+  """Mean height over 0..limit of curves that go from 0 at start to 1 at end."""
+  low, high = np.minimum(start, limit), np.minimum(end, limit)
+  sloped = np.square(high - low) / (2 * np.maximum(end - start, 1))
+  return float(np.mean((sloped + limit - high) / limit))
