@@ -15,6 +15,7 @@ def defaults() -> ml_collections.ConfigDict:
   config.data = data = ml_collections.ConfigDict()
   data.root = ""  # folder that holds the category folders (or is one itself)
   data.category = "all"  # one name, several with commas, or "all": a unified model
+  data.synthetic = False  # True: without a root, draw the category into the workdir
   data.layout = "auto"  # "auto", "loco", "mvtec_ad" or "plain"
   data.validation_fraction = 0.1  # of train, only where no validation folder exists
   data.threads = 2  # threads that decode images
@@ -36,24 +37,26 @@ def defaults() -> ml_collections.ConfigDict:
 
   config.codebook = codebook = ml_collections.ConfigDict()
   codebook.enabled = True  # False: the decoder gets no codes
-  codebook.size = 512  # codes per level
-  codebook.width = 64  # channels of a code
+  codebook.where = "embedding"  # "embedding" or "levels": which features are quantised
+  codebook.size = 512  # codes per group
+  codebook.groups = 8  # channel groups, each with its own codes
+  codebook.width = 64  # channels of a code, for "levels"
   codebook.decay = 0.99  # of the EMA statistics
   codebook.eps = 1e-5  # Laplace smoothing of the counts
   codebook.commitment = 0.25  # weight of the commitment loss
   codebook.reseed_after = 100  # steps without use after which a code is replaced
 
   config.logical = logical = ml_collections.ConfigDict()
-  logical.width = 256  # widest decoder layer
+  logical.width = 256  # decoder channels at f4; half as many at each finer level
   logical.blocks = 2  # residual blocks per decoder level
   logical.embedding = 256  # channels of the one-class embedding
   logical.strides = 2  # stride-2 convolutions of the one-class embedding
-  logical.local_width = 128  # channels of the local head
+  logical.local_width = 128  # of the local head at f4; half as many at each finer level
   logical.maps = "both"  # "reconstruction", "discrepancy" or "both"
 
   config.structural = structural = ml_collections.ConfigDict()
   structural.enabled = True  # False: the logical module alone
-  structural.width = 256  # widest decoder layer
+  structural.width = 256  # decoder channels at f4; half as many at each finer level
   structural.blocks = 2  # residual blocks per decoder level
 
   config.loss = loss = ml_collections.ConfigDict()
@@ -65,6 +68,7 @@ def defaults() -> ml_collections.ConfigDict:
   train.learning_rate = 1e-4
   train.weight_decay = 1e-5
   train.decay_at = 0.95  # share of the steps after which the rate falls to a tenth
+  train.feature_cache = 4.0  # GiB a device may hold of the encoder's features; 0: none
   train.log_every = 50  # steps between lines of metrics.jsonl
 
   config.scoring = scoring = ml_collections.ConfigDict()
@@ -86,3 +90,69 @@ def fingerprint(config: ml_collections.ConfigDict) -> str:
   """First 12 hex digits of the SHA-256 of the config's canonical JSON."""
   text = json.dumps(config.to_dict(), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+  """Checks what types alone cannot.
+
+  Raises:
+    ValueError: lists every field that is out of its range, and the range.
+  """
+  levels = tuple(config.encoder.levels)
+  deepest = config.encoder.deepest
+  known = {
+    "context.source": ("clip", "vectors", "learned", "none"),
+    "codebook.where": ("embedding", "levels"),
+    "data.layout": ("auto", "loco", "mvtec_ad", "plain"),
+    "encoder.dtype": ("float32", "bfloat16"),
+    "logical.maps": ("reconstruction", "discrepancy", "both"),
+    "loss.distance": ("cosine", "mse", "cosine_flat"),
+    "scoring.image": ("max", "top1"),
+  }
+  at_least_one = (
+    *("checkpoint.every", "checkpoint.keep", "codebook.groups", "codebook.size"),
+    *("codebook.reseed_after", "context.width", "logical.embedding", "logical.strides"),
+    *("logical.width", "structural.width", "train.batch_size", "train.log_every"),
+    *("train.steps", "data.threads"),
+  )
+  rules = {
+    "image_size": (
+      config.image_size > 0 and config.image_size % 32 == 0,
+      "a positive multiple of 32",
+    ),
+    "encoder.levels": (
+      len(levels) > 0
+      and set(levels) <= {1, 2, 3, 4, 5}
+      and list(levels) == sorted(set(levels)),
+      "rising levels out of 1..5, such as (2,3,4)",
+    ),
+    "encoder.deepest": (
+      deepest in range(6) and (deepest == 0 or deepest >= max(levels, default=1)),
+      "0 (automatic), or a level 1..5 not above the highest of encoder.levels",
+    ),
+    "data.validation_fraction": (0 < config.data.validation_fraction < 1, "in (0, 1)"),
+    "codebook.decay": (0 <= config.codebook.decay < 1, "in [0, 1)"),
+    "scoring.low": (
+      0 <= config.scoring.low < config.scoring.high <= 1,
+      "a quantile below scoring.high",
+    ),
+    "scoring.smoothing": (config.scoring.smoothing >= 0, "0 or more"),
+  }
+  rules |= {
+    name: (_at(config, name) in allowed, f"one of {allowed}")
+    for name, allowed in known.items()
+  }
+  rules |= {name: (_at(config, name) >= 1, "1 or more") for name in at_least_one}
+  wrong = [
+    f"config.{name} is {_at(config, name)!r}; expected {what}."
+    for name, (holds, what) in rules.items()
+    if not holds
+  ]
+  if wrong:
+    raise ValueError("\n".join(wrong))
+
+
+def _at(config: ml_collections.ConfigDict, path: str):
+  for name in path.split("."):
+    config = config[name]
+  return config

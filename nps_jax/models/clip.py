@@ -1,0 +1,145 @@
+"""CLIP's text side: prompts -> vectors, from a folder, the hub's cache or the hub."""
+
+from collections.abc import Iterable, Sequence
+import contextlib
+import logging
+import pathlib
+from typing import Any
+
+from flax import serialization
+from flax import traverse_util
+import jax
+from jaxtyping import Float32
+import numpy as np
+import safetensors
+
+from nps_jax.models import hub
+
+MODEL_FILES = (  # that CLIP's text side needs, with their alternatives
+  ("config.json",),
+  ("vocab.json",),
+  ("merges.txt",),
+  ("flax_model.msgpack", "model.safetensors"),
+)
+# Our layout -> torch's; its kernels are also transposed.
+TORCH_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+
+
+def stamp(model: str) -> str:
+  """The model's name; for a folder its place and the state of its weights."""
+  folder = pathlib.Path(model).expanduser()
+  if not folder.is_dir():
+    return model
+  held = [folder / name for name in MODEL_FILES[-1] if (folder / name).exists()]
+  return " ".join(
+    [str(folder.resolve()), *(str(each.stat().st_mtime_ns) for each in held)]
+  )
+
+
+def embed(folder: pathlib.Path, prompts: Sequence[str]) -> Float32[np.ndarray, "p t"]:
+  """The text model's projected vector of each prompt; full float32 on any device."""
+  import transformers  # noqa: PLC0415  # seconds to import, and rarely needed
+
+  tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+  config = transformers.CLIPTextConfig.from_pretrained(folder, local_files_only=True)
+  with _without_notice():
+    network = transformers.FlaxCLIPTextModelWithProjection(config, _do_init=False)
+  params = text_weights(folder, network.params_shape_tree)
+  tokens = tokenizer(list(prompts), padding=True, return_tensors="np")
+  most = config.max_position_embeddings
+  if tokens["input_ids"].shape[1] > most:
+    longest = max(prompts, key=len)
+    raise ValueError(
+      f"A prompt takes {tokens['input_ids'].shape[1]} tokens; the model in {folder} "
+      f"reads {most}. Shorten config.context.templates; the longest is {longest!r}."
+    )
+  with jax.default_matmul_precision("highest"):
+    found = jax.jit(lambda tokens, params: network(**tokens, params=params))(
+      dict(tokens), params
+    )
+  return np.asarray(found.text_embeds, np.float32)
+
+
+def text_weights(folder: pathlib.Path, shapes: Any) -> Any:
+  """The text side's weights, float32, from either kind of file; of images, none.
+
+  Strict, where transformers would fill a gap with random values and a log line.
+  """
+  path = next(each for name in MODEL_FILES[-1] if (each := folder / name).exists())
+  wanted = {
+    target: leaf.shape for target, leaf in traverse_util.flatten_dict(shapes).items()
+  }
+  try:
+    held = _held(path, wanted)
+  except (ValueError, safetensors.SafetensorError) as error:
+    raise ValueError(
+      f"{path} is cut short or damaged ({error}). Copy or download it again."
+    ) from error
+  for target, shape in wanted.items():
+    if target not in held or held[target].shape != shape:
+      got = held[target].shape if target in held else "missing"
+      raise ValueError(
+        f"{path} does not fit its config.json: {'/'.join(target)} should be {shape} "
+        f"and is {got}. config.context.model must be a CLIP with a text projection."
+      )
+  return traverse_util.unflatten_dict(
+    {target: np.asarray(held[target], np.float32) for target in wanted}
+  )
+
+
+def _held(path: pathlib.Path, wanted: Iterable[tuple[str, ...]]) -> dict[Any, Any]:
+  """What the file holds, by the names that Flax's CLIP has for it."""
+  if path.suffix == ".msgpack":
+    return traverse_util.flatten_dict(serialization.msgpack_restore(path.read_bytes()))
+  held = {}
+  with safetensors.safe_open(path, framework="flax") as file:
+    names = set(file.keys())
+    for target in wanted:
+      name = ".".join((*target[:-1], TORCH_NAMES.get(target[-1], target[-1])))
+      if name in names:
+        tensor = file.get_tensor(name)
+        held[target] = tensor.T if target[-1] == "kernel" else tensor
+  return held
+
+
+@contextlib.contextmanager
+def _without_notice():
+  """Keeps back the one notice that Flax models leave transformers in version 5."""
+  log = logging.getLogger("transformers.modeling_flax_utils")
+
+  def wanted(record: logging.LogRecord) -> bool:
+    return "JAX classes are deprecated" not in record.getMessage()
+
+  log.addFilter(wanted)
+  try:
+    yield
+  finally:
+    log.removeFilter(wanted)
+
+
+def find_model(model: str) -> pathlib.Path:
+  """The folder of the model's files: local, in the hub's cache, or just downloaded."""
+  folder = pathlib.Path(model).expanduser()
+  wanted = ", ".join(" or ".join(names) for names in MODEL_FILES)
+  if folder.is_dir():
+    for names in MODEL_FILES:
+      if not any((folder / name).is_file() for name in names):
+        raise FileNotFoundError(
+          f"config.context.model is the folder {folder}, which holds no "
+          f"{' or '.join(names)}; expected {wanted}."
+        )
+    return folder
+  found = pathlib.Path()
+  for names in MODEL_FILES:
+    if not (path := hub.fetch(model, *names)):
+      raise FileNotFoundError(
+        f"config.context.model is {model!r}: no folder here, and {' or '.join(names)} "
+        "is not in the hub's cache and could not be downloaded. Either set "
+        f"config.context.model to a folder with {wanted}; or, where the hub can be "
+        "reached, run `python -m nps_jax.models.context --categories=... "
+        "--out=vectors.npz`, bring that file, and set config.context.source to "
+        "'vectors' and config.context.vectors to its path; or set "
+        "config.context.source to 'learned', which needs no file."
+      )
+    found = path.parent
+  return found

@@ -1,0 +1,192 @@
+"""Learnable codebooks of normal features: vector quantisation with EMA updates."""
+
+from typing import NamedTuple
+
+from flax import linen as nn
+from flax import struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+
+@struct.dataclass
+class CodeState:
+  """One group of codes and the running statistics that they are means of."""
+
+  codes: Float[Array, "k d"]
+  counts: Float[Array, " k"]  # EMA of how many features chose each code
+  sums: Float[Array, "k d"]  # EMA of the sum of those features
+  idle: Int[Array, " k"]  # steps since the code was last chosen
+  started: Bool[Array, ""]  # False until the codes hold real features
+
+
+class Quantised(NamedTuple):
+  """What a codebook says of a feature map."""
+
+  codes: Float[Array, "b h w d"]  # straight-through: gradients pass to the input
+  index: Int[Array, "g b h w"]
+  commitment: Float[Array, " b"]  # mean squared distance to the (constant) codes
+
+
+def nearest_code(
+  feats: Float[Array, "n d"], codes: Float[Array, "k d"]
+) -> Int[Array, " n"]:
+  """The index of each feature's closest code in L2 (VQ-VAE, equation 1)."""
+  bias = 0.5 * jnp.einsum("kd,kd->k", codes, codes)
+  closeness = jnp.einsum("nd,kd->nk", feats, codes) - bias[None, :]
+  return jnp.argmax(closeness, axis=-1)
+
+
+def initial_state(size: int, width: int) -> CodeState:
+  """Codes at zero, not started: the first update fills them from real features."""
+  return CodeState(
+    codes=jnp.zeros((size, width)),
+    counts=jnp.ones((size,)),
+    sums=jnp.zeros((size, width)),
+    idle=jnp.zeros((size,), jnp.int32),
+    started=jnp.zeros((), bool),
+  )
+
+
+def start(
+  state: CodeState,
+  feats: Float[Array, "n d"],
+  weight: Float[Array, " n"],
+  key: Key[Array, ""],
+) -> CodeState:
+  """The state with codes drawn from the features, unless it had started before."""
+  drawn = _draw(feats, weight, key, state.codes.shape[0])
+  fresh = state.replace(codes=drawn, sums=drawn, started=jnp.ones((), bool))
+  return jax.tree.map(lambda old, new: jnp.where(state.started, old, new), state, fresh)
+
+
+def update(
+  state: CodeState,
+  feats: Float[Array, "n d"],
+  index: Int[Array, " n"],
+  weight: Float[Array, " n"],
+  key: Key[Array, ""],
+  *,
+  decay: float,
+  eps: float,
+  reseed_after: int,
+) -> CodeState:
+  """The state after one EMA step (VQ-VAE, appendix A.1) with Laplace smoothing.
+
+  Args:
+    feats: features that chose codes; constants, no gradient is wanted.
+    index: the code that each feature chose.
+    weight: 1 for real features, 0 for padding; these change nothing.
+    key: draws the features that replace idle codes.
+    decay: of the running counts and sums, in [0, 1).
+    eps: smoothing of the counts; keeps unused codes finite.
+    reseed_after: a code not chosen for this many steps becomes a current feature.
+  """
+  size = state.codes.shape[0]
+  hits = jax.ops.segment_sum(weight, index, size)
+  totals = jax.ops.segment_sum(feats * weight[:, None], index, size)
+  counts = decay * state.counts + (1 - decay) * hits
+  sums = decay * state.sums + (1 - decay) * totals
+  mass = jnp.sum(counts)
+  smooth = (counts + eps) / (mass + size * eps) * mass
+  codes = sums / smooth[:, None]
+  idle = jnp.where(hits > 0, 0, state.idle + 1)
+  stale = idle >= reseed_after
+  drawn = _draw(feats, weight, key, size)
+  return state.replace(
+    codes=jnp.where(stale[:, None], drawn, codes),
+    counts=jnp.where(stale, 1.0, counts),
+    sums=jnp.where(stale[:, None], drawn, sums),
+    idle=jnp.where(stale, 0, idle),
+  )
+
+
+def perplexity(
+  index: Int[Array, " n"], weight: Float[Array, " n"], size: int
+) -> Float[Array, ""]:
+  """exp(entropy) of the codes' use: 1 when one code serves all, `size` when even."""
+  share = jax.ops.segment_sum(weight, index, size) / jnp.maximum(jnp.sum(weight), 1)
+  return jnp.exp(-jnp.sum(share * jnp.log(jnp.maximum(share, 1e-12))))
+
+
+def _draw(
+  feats: Float[Array, "n d"],
+  weight: Float[Array, " n"],
+  key: Key[Array, ""],
+  count: int,
+) -> Float[Array, "k d"]:
+  """`count` of the features with weight 1, evenly at random."""
+  reach = jnp.cumsum(weight)
+  at = jax.random.uniform(key, (count,)) * reach[-1]
+  return feats[jnp.clip(jnp.searchsorted(reach, at, side="right"), 0, len(feats) - 1)]
+
+
+class Codebook(nn.Module):
+  """Replaces every feature by its nearest code, group of channels by group.
+
+  With one group this is the plain vector quantisation of the paper; several groups
+  are a product quantisation, which describes more with as many codes (ours).
+  """
+
+  size: int
+  groups: int
+  decay: float
+  eps: float
+  reseed_after: int
+
+  @nn.compact
+  def __call__(
+    self, feats: Float[Array, "b h w d"], valid: Float[Array, " b"], train: bool
+  ) -> Quantised:
+    """The quantised features; updates the codes if `train`, else they stay frozen.
+
+    Needs the random stream "codes" and the mutable collection "codes" in training.
+    """
+    b, h, w, d = feats.shape
+    if d % self.groups:
+      raise ValueError(
+        f"codebook.groups is {self.groups}, which does not divide the {d} channels "
+        "that are quantised; choose a divisor."
+      )
+    flat = feats.reshape(b * h * w, self.groups, d // self.groups)
+    weight = jnp.repeat(valid, h * w)
+    codes, index = [], []
+    for group in range(self.groups):
+      chosen, at = self._group(group, flat[:, group], weight, train)
+      codes.append(chosen)
+      index.append(at.reshape(b, h, w))
+    codes = jnp.stack(codes, axis=1).reshape(feats.shape)
+    gap = jnp.mean(jnp.square(feats - jax.lax.stop_gradient(codes)), axis=(1, 2, 3))
+    through = feats + jax.lax.stop_gradient(codes - feats)
+    return Quantised(codes=through, index=jnp.stack(index), commitment=gap)
+
+  def _group(
+    self,
+    group: int,
+    feats: Float[Array, "n d"],
+    weight: Float[Array, " n"],
+    train: bool,
+  ) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
+    name = f"group{group}"
+    held = self.variable("codes", name, initial_state, self.size, feats.shape[1])
+    feats = jax.lax.stop_gradient(feats)
+    state = held.value
+    training = train and not self.is_initializing()
+    if training:
+      draw, reseed = jax.random.split(self.make_rng("codes"))
+      state = start(state, feats, weight, draw)
+    index = nearest_code(feats, state.codes)
+    chosen = state.codes[index]
+    if training:
+      self.sow("intermediates", name, perplexity(index, weight, self.size))
+      held.value = update(
+        state,
+        feats,
+        index,
+        weight,
+        reseed,
+        decay=self.decay,
+        eps=self.eps,
+        reseed_after=self.reseed_after,
+      )
+    return chosen, index

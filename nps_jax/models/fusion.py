@@ -1,0 +1,126 @@
+"""The one-class embedding and the decoder that fuses it with normality priors."""
+
+from collections.abc import Mapping, Sequence
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Grid = tuple[int, int]
+
+
+def grid_at(level: int, side: Grid) -> Grid:
+  """Rows and columns of a level for an image of `side` pixels: stride 2 ** level."""
+  return tuple(-(-pixels // 2**level) for pixels in side)
+
+
+def level_width(width: int, level: int) -> int:
+  """Channels at a level: `width` from level 4 on, half as many at each finer one."""
+  return max(8, width >> max(0, 4 - level))
+
+
+def upsample(feats: Float[Array, "b h w d"], grid: Grid) -> Float[Array, "b y x d"]:
+  """The feature map at another grid, bilinear."""
+  b, _, _, d = feats.shape
+  return jax.image.resize(feats, (b, *grid, d), "bilinear")
+
+
+class ConvBlock(nn.Module):
+  """Convolution, group normalisation, ReLU.
+
+  Group rather than batch normalisation (ours): no running statistics, no dependence
+  on the other images of a batch, and padding rows cannot matter.
+  """
+
+  width: int
+  kernel: int = 3
+  stride: int = 1
+
+  @nn.compact
+  def __call__(self, feats: Float[Array, "b h w d"]) -> Float[Array, "b y x c"]:
+    pad = self.kernel // 2
+    feats = nn.Conv(
+      self.width,
+      (self.kernel, self.kernel),
+      strides=self.stride,
+      padding=((pad, pad), (pad, pad)),
+      use_bias=False,
+    )(feats)
+    return nn.relu(nn.GroupNorm(num_groups=_groups(self.width))(feats))
+
+
+class ResidualBlock(nn.Module):
+  """Two 3x3 convolutions around a skip; the width stays."""
+
+  @nn.compact
+  def __call__(self, feats: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
+    width = feats.shape[-1]
+    inner = ConvBlock(width)(feats)
+    inner = nn.Conv(width, (3, 3), use_bias=False)(inner)
+    inner = nn.GroupNorm(num_groups=_groups(width), scale_init=nn.initializers.zeros)(
+      inner
+    )
+    return nn.relu(feats + inner)
+
+
+class OneClassEmbedding(nn.Module):
+  """OCE: the deepest level through stride-2 convolutions (two in the paper)."""
+
+  width: int
+  strides: int
+
+  @nn.compact
+  def __call__(self, feats: Float[Array, "b h w d"]) -> Float[Array, "b y x c"]:
+    for _ in range(self.strides - 1):
+      feats = ConvBlock(max(self.width, feats.shape[-1]), stride=2)(feats)
+    return nn.Conv(self.width, (3, 3), strides=2, padding=((1, 1), (1, 1)))(feats)
+
+
+class FusionDecoder(nn.Module):
+  """Rebuilds encoder levels from an embedding and priors, coarse to fine.
+
+  At each level: upsample, concatenate the level's priors, 1x1 convolution, residual
+  blocks; a linear 1x1 head where the level is compared.
+  """
+
+  widths: Mapping[int, int]  # channels of the compared encoder levels
+  width: int  # channels from level 4 on; halved at each finer level
+  blocks: int
+
+  @nn.compact
+  def __call__(
+    self,
+    embedding: Float[Array, "b h w d"],
+    start: int,
+    side: Grid,
+    priors: Mapping[int, Sequence[Float[Array, "b _ _ _"]]],
+  ) -> dict[int, Float[Array, "b _ _ _"]]:
+    """The rebuilt levels.
+
+    Args:
+      embedding: features at level `start`, coarser than all compared levels.
+      start: the embedding's level; its grid is grid_at(start, side).
+      side: height and width of the image in pixels.
+      priors: maps to fuse at each level from start - 1 down, at that level's grid.
+    """
+    feats, rebuilt = embedding, {}
+    for level in range(start - 1, min(self.widths) - 1, -1):
+      width = level_width(self.width, level)
+      feats = upsample(feats, grid_at(level, side))
+      feats = jnp.concatenate([feats, *priors.get(level, ())], axis=-1)
+      feats = ConvBlock(width, kernel=1, name=f"fuse{level}")(feats)
+      for block in range(self.blocks):
+        feats = ResidualBlock(name=f"level{level}_block{block}")(feats)
+      if level in self.widths:
+        head = nn.Conv(self.widths[level], (1, 1), name=f"head{level}")
+        rebuilt[level] = head(feats)
+    return rebuilt
+
+
+def _groups(width: int) -> int:
+  """Groups of at least eight channels, at most 16 of them."""
+  groups = max(1, min(16, width // 8))
+  while width % groups:
+    groups -= 1
+  return groups

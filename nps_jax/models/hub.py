@@ -1,0 +1,69 @@
+"""Files of the Hugging Face hub: from its cache, else by download, else a clear no."""
+
+import http.client
+import pathlib
+import threading
+import urllib.error
+import urllib.request
+
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub import errors
+
+PATIENCE = 2.0  # seconds in which the hub has to answer at all
+
+
+def cached(repo: str, name: str) -> pathlib.Path | None:
+  """Where the hub's cache holds the file; None if it does not."""
+  try:
+    found = huggingface_hub.try_to_load_from_cache(repo, name)
+  except errors.HFValidationError:  # no repository can have this name
+    return None
+  return pathlib.Path(found) if isinstance(found, str) else None
+
+
+def fetch(repo: str, *names: str) -> pathlib.Path | None:
+  """The first of these files that the repository has, on this machine's disk.
+
+  Returns None where the hub cannot be reached, within seconds, or has none of them.
+  """
+  for name in names:
+    if held := cached(repo, name):
+      return held
+  if not reachable():
+    return None
+  for name in names:
+    try:
+      return pathlib.Path(
+        huggingface_hub.hf_hub_download(repo, name, etag_timeout=PATIENCE)
+      )
+    except errors.EntryNotFoundError:
+      continue
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError):
+      return None
+  return None
+
+
+def reachable() -> bool:
+  """Whether the hub answers within PATIENCE; False under HF_HUB_OFFLINE.
+
+  Asked on a thread of its own, since no time limit covers the look-up of a host.
+  """
+  if constants.HF_HUB_OFFLINE:
+    return False
+  answers = []
+
+  def ask():
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+      urllib.request.urlopen(request, timeout=PATIENCE).close()
+      answers.append(True)
+    except urllib.error.HTTPError:  # it answered, if only to say no
+      answers.append(True)
+    except (OSError, http.client.HTTPException):
+      pass
+
+  asking = threading.Thread(target=ask, daemon=True)
+  asking.start()
+  asking.join(PATIENCE)
+  return bool(answers)

@@ -1,0 +1,146 @@
+"""M_LAD: rebuilds features from normality priors, and a local view of the result."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+import ml_collections
+
+from nps_jax.models import codebook
+from nps_jax.models import context
+from nps_jax.models import fusion
+
+WHERE = ("embedding", "levels")
+LEARNED_WIDTH = 64  # channels of a trainable category vector
+
+
+class Reconstruction(NamedTuple):
+  """What the logical module says of an image."""
+
+  rebuilt: dict[int, Float[Array, "b _ _ _"]]
+  local: dict[int, Float[Array, "b _ _ _"]]  # the local head's guess of `rebuilt`
+  commitment: Float[Array, " b"]
+
+
+class LocalHead(nn.Module):
+  """Predicts the module's reconstruction from encoder features a few cells around.
+
+  What it can predict is local; the rest is where the global reading of the image
+  disagrees with the local one (after the second student head of EfficientAD).
+  """
+
+  widths: Mapping[int, int]
+  width: int
+
+  @nn.compact
+  def __call__(
+    self, feats: Mapping[int, Float[Array, "b _ _ _"]]
+  ) -> dict[int, Float[Array, "b _ _ _"]]:
+    guesses = {}
+    for level, channels in self.widths.items():
+      # No normalisation over the image here: it would let the whole image leak in.
+      width = fusion.level_width(self.width, level)
+      hidden = nn.relu(nn.Conv(width, (1, 1), name=f"in{level}")(feats[level]))
+      hidden = nn.relu(nn.Conv(width, (3, 3), name=f"mid{level}")(hidden))
+      guesses[level] = nn.Conv(channels, (1, 1), name=f"out{level}")(hidden)
+    return guesses
+
+
+class LogicalModule(nn.Module):
+  """One-class embedding + global context + codebooks -> fusion decoder."""
+
+  widths: Mapping[int, int]  # channels of the compared encoder levels
+  deepest: int  # level that the embedding reads
+  categories: int
+  config: ml_collections.FrozenConfigDict
+
+  @nn.compact
+  def __call__(
+    self,
+    feats: Mapping[int, Float[Array, "b _ _ _"]],
+    vectors: Float[Array, "k t"] | None,
+    category: Int[Array, " b"],
+    valid: Float[Array, " b"],
+    side: fusion.Grid,
+    train: bool,
+  ) -> Reconstruction:
+    """The rebuilt levels, the local head's guesses, and the commitment loss.
+
+    Args:
+      feats: encoder features by level, the compared ones and the deepest.
+      vectors: the categories' vectors where they are given; with the source "learned"
+        they are parameters of this module, with "none" there is no context.
+      category: each image's row of the vectors.
+      valid: 1 for real rows, 0 for padding.
+      side: height and width of the images in pixels.
+      train: whether codebooks update.
+    """
+    settings = self.config.logical
+    feats = {level: _root_mean_square(feats[level]) for level in feats}
+    embedding = fusion.OneClassEmbedding(
+      settings.embedding, settings.strides, name="embedding"
+    )(feats[self.deepest])
+    start = self.deepest + settings.strides
+    priors = self._context(vectors, category, start, side)
+    embedding, commitment = self._quantise(feats, embedding, priors, valid, train)
+    decoder = fusion.FusionDecoder(
+      self.widths, settings.width, settings.blocks, name="decoder"
+    )
+    rebuilt = decoder(embedding, start, side, priors)
+    local = LocalHead(self.widths, settings.local_width, name="local")(feats)
+    return Reconstruction(rebuilt, local, commitment)
+
+  def _context(
+    self,
+    vectors: Float[Array, "k t"] | None,
+    category: Int[Array, " b"],
+    start: int,
+    side: fusion.Grid,
+  ) -> dict[int, list[Float[Array, "b _ _ _"]]]:
+    """The decoder's priors by level, so far with the global context alone."""
+    levels = range(min(self.widths), start)
+    if self.config.context.source == "learned":
+      shape = (self.categories, LEARNED_WIDTH)
+      vectors = self.param("vectors", nn.initializers.normal(1.0), shape)
+    if vectors is None:
+      return {level: [] for level in levels}
+    maps = context.GlobalContext(self.config.context.width, name="context")(
+      vectors[category], [fusion.grid_at(level, side) for level in levels]
+    )
+    return {level: [prior] for level, prior in zip(levels, maps, strict=True)}
+
+  def _quantise(
+    self,
+    feats: Mapping[int, Float[Array, "b _ _ _"]],
+    embedding: Float[Array, "b h w d"],
+    priors: dict[int, list[Float[Array, "b _ _ _"]]],
+    valid: Float[Array, " b"],
+    train: bool,
+  ) -> tuple[Float[Array, "b h w c"], Float[Array, " b"]]:
+    """The embedding with its codes, and the commitment; level codes join `priors`."""
+    book = self.config.codebook
+    commitment = jnp.zeros_like(valid)
+    if not book.enabled:
+      return embedding, commitment
+    settings = (book.size, book.groups, book.decay, book.eps, book.reseed_after)
+    if book.where == "embedding":
+      quantised = codebook.Codebook(*settings, name="codebook")(embedding, valid, train)
+      return jnp.concatenate(
+        [embedding, quantised.codes], axis=-1
+      ), quantised.commitment
+    for level in self.widths:
+      keys = nn.Conv(book.width, (1, 1), name=f"codebook{level}_in")(feats[level])
+      held = codebook.Codebook(*settings, name=f"codebook{level}")
+      quantised = held(keys, valid, train)
+      priors[level].append(quantised.codes)
+      commitment += quantised.commitment
+    return embedding, commitment
+
+
+def _root_mean_square(feats: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
+  """Each position's feature scaled to a mean square of 1, so that levels are alike."""
+  square = jnp.mean(jnp.square(feats), axis=-1, keepdims=True)
+  return feats * jax.lax.rsqrt(square + 1e-6)

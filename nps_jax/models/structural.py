@@ -1,0 +1,46 @@
+"""M_SAD: reverse distillation without priors, for what looks locally new."""
+
+from collections.abc import Mapping
+
+from flax import linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nps_jax.models import fusion
+
+
+class StructuralModule(nn.Module):
+  """Fuses the encoder levels, squeezes them, and rebuilds each (RD4AD, section 3).
+
+  # Differs from the paper: RD4AD's bottleneck and decoder mirror the whole encoder;
+  # here their width and depth are settings, so that a CPU can train them in minutes.
+  """
+
+  widths: Mapping[int, int]  # channels of the compared encoder levels
+  width: int
+  blocks: int
+
+  @nn.compact
+  def __call__(
+    self, feats: Mapping[int, Float[Array, "b _ _ _"]], side: fusion.Grid
+  ) -> dict[int, Float[Array, "b _ _ _"]]:
+    """The compared levels as rebuilt from one bottleneck below the deepest of them."""
+    deepest = max(self.widths)
+    merged = []
+    for level in sorted(self.widths):
+      lowered = feats[level]
+      for step in range(level, deepest):
+        width = fusion.level_width(self.width, step + 1)
+        lowered = fusion.ConvBlock(width, stride=2, name=f"lower{level}_{step}")(
+          lowered
+        )
+      merged.append(lowered)
+    width = fusion.level_width(self.width, deepest)
+    fused = fusion.ConvBlock(width, kernel=1, name="merge")(
+      jnp.concatenate(merged, axis=-1)
+    )
+    embedding = fusion.ConvBlock(self.width, stride=2, name="squeeze")(fused)
+    for block in range(self.blocks):
+      embedding = fusion.ResidualBlock(name=f"bottleneck{block}")(embedding)
+    decoder = fusion.FusionDecoder(self.widths, self.width, self.blocks, name="decoder")
+    return decoder(embedding, deepest + 1, side, {})

@@ -1,0 +1,295 @@
+"""Pretrained ResNet weights -> the encoder's parameters; strict, without pickle."""
+
+from collections.abc import Iterable, Mapping
+import hashlib
+import pathlib
+from typing import Any, NamedTuple
+
+from absl import logging
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+import numpy as np
+import safetensors
+
+from nps_jax.models import encoder
+from nps_jax.models import hub
+
+Tree = Any  # a nested dict of arrays
+Path = tuple[str, ...]
+Tensors = Mapping[str, np.ndarray]
+
+EPS = 1e-5  # of torchvision's batch normalisation
+HUB_FILE = "model.safetensors"
+HUB = {name: f"timm/{name}.tv_in1k" for name in encoder.ARCHITECTURES}
+SEED = 2506_18544  # of random weights
+DTYPES = {"F16": np.float16, "BF16": jnp.bfloat16, "F32": np.float32, "F64": np.float64}
+PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt", ".tar")
+IGNORED = ("fc.weight", "fc.bias")  # the classifier; and every num_batches_tracked
+NORM = ("weight", "bias", "running_mean", "running_var")
+# Our convolution -> the source's convolution and the normalisation behind it; {}: a
+# block, which is layer1_0 here and layer1.0 there.
+TABLE = {
+  "stem": ("conv1", "bn1"),
+  "conv1": ("{}.conv1", "{}.bn1"),
+  "conv2": ("{}.conv2", "{}.bn2"),
+  "conv3": ("{}.conv3", "{}.bn3"),
+  "shortcut": ("{}.downsample.0", "{}.downsample.1"),
+}
+
+
+class Loaded(NamedTuple):
+  """Parameters of the frozen encoder, and where they come from."""
+
+  params: Tree  # float32
+  deepest: int
+  identity: dict[str, str | int]  # name, file, sha256, deepest
+
+
+def load(source: str, name: str, deepest: int) -> Loaded:
+  """The encoder's parameters up to a level, normalisation folded in.
+
+  Args:
+    source: a .safetensors file with torchvision's names, "hub" or "random".
+    name: of the encoder, a key of encoder.ARCHITECTURES.
+    deepest: 1..5, or 0 for the deepest that the source has.
+
+  Raises:
+    ValueError: an unknown name or level; or the file is damaged, a pickle, or not this
+      encoder's.
+    FileNotFoundError: there is no such file, or the hub is out of reach.
+  """
+  encoder.plans(name, deepest or encoder.DEEPEST)
+  if source == "":
+    raise ValueError(
+      "config.encoder.weights is empty; expected a .safetensors file with "
+      f"torchvision's names, 'hub' ({HUB[name]} from the hub or its cache) or 'random'."
+    )
+  if source == "random":
+    return random(name, deepest or encoder.DEEPEST)
+  path = from_hub(name) if source == "hub" else pathlib.Path(source).expanduser()
+  content = read(path)
+  tensors = decode(content, path)
+  deepest = deepest or held_level(tensors, path)
+  params = convert(tensors, name, deepest, path)
+  return Loaded(params, deepest, identity(name, path.name, content, deepest))
+
+
+def identity(
+  name: str, file: str, content: bytes, deepest: int
+) -> dict[str, str | int]:
+  """What a run records of its weights."""
+  digest = hashlib.sha256(content).hexdigest()
+  return {"name": name, "file": file, "sha256": digest, "deepest": deepest}
+
+
+def from_hub(name: str) -> pathlib.Path:
+  """The encoder's file in the hub's cache, downloaded if need be."""
+  if found := hub.fetch(HUB[name], HUB_FILE):
+    return found
+  raise FileNotFoundError(
+    f"config.encoder.weights is 'hub', but {HUB_FILE} of {HUB[name]} is not in the "
+    "hub's cache and the hub cannot be reached or does not have it. On a machine with "
+    f"a network: `hf download {HUB[name]} {HUB_FILE} --local-dir .`; bring the file "
+    "here and set config.encoder.weights to its path."
+  )
+
+
+def read(path: pathlib.Path) -> bytes:
+  """The file's bytes; refuses what only unpickling could open."""
+  if not path.is_file():
+    folder = path if path.is_dir() else path.parent
+    found = sorted(each.name for each in folder.glob("*.safetensors"))
+    raise FileNotFoundError(
+      f"config.encoder.weights is {str(path)!r}, which is no file; expected a "
+      f".safetensors file, 'hub' or 'random'. In {folder} there is: {listed(found)}."
+    )
+  content = path.read_bytes()
+  zipped = content[:4] == b"PK\x03\x04"
+  # A safetensors header may begin with the same bytes; its ninth is always a brace.
+  pickled = content[:1] == b"\x80" and content[8:9] != b"{"
+  if zipped or pickled or path.suffix in PICKLES:
+    raise ValueError(
+      f"{path} is a pickle, which can run code when it is opened; it is refused. "
+      "Convert it where torch is installed:\n"
+      "  from safetensors.torch import save_file; import torch\n"
+      "  save_file({k: v.contiguous() for k, v in "
+      f'torch.load("{path.name}", weights_only=True).items()}}, '
+      f'"{path.stem}.safetensors")'
+    )
+  return content
+
+
+def decode(content: bytes, path: pathlib.Path) -> Tensors:
+  """The file's floating-point tensors by name.
+
+  Raises:
+    ValueError: the file is cut short or damaged, or needs another type.
+  """
+  try:
+    entries = safetensors.deserialize(content)
+  except safetensors.SafetensorError as error:
+    raise ValueError(
+      f"{path} is cut short, damaged or no safetensors file ({error}). Its size is "
+      f"{len(content)} bytes; compare with the original and copy it again."
+    ) from error
+  tensors = {}
+  for key, entry in entries:
+    if ignored(key):
+      continue
+    if entry["dtype"] not in DTYPES:
+      raise ValueError(
+        f"{path}: {key} is of type {entry['dtype']}; expected one of {listed(DTYPES)}."
+      )
+    dtype = np.dtype(DTYPES[entry["dtype"]])
+    tensors[key] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
+  return tensors
+
+
+def ignored(key: str) -> bool:
+  """Whether an encoder has no use for the tensor, whatever its depth."""
+  return key in IGNORED or key.endswith(".num_batches_tracked")
+
+
+def held_level(tensors: Tensors, path: pathlib.Path) -> int:
+  """The deepest level of which the file holds any tensor."""
+  if "conv1.weight" not in tensors:
+    raise ValueError(
+      f"{path} holds no conv1.weight, so it is no ResNet under torchvision's names. "
+      f"It holds: {listed(sorted(tensors))}."
+    )
+  held = [level for level in range(2, encoder.DEEPEST + 1) if _any_of(tensors, level)]
+  return max(held, default=1)
+
+
+def _any_of(tensors: Iterable[str], level: int) -> bool:
+  return any(key.startswith(f"layer{level - 1}.") for key in tensors)
+
+
+def kernel_shapes(name: str, deepest: int) -> dict[Path, tuple[int, ...]]:
+  """The shape of each of the encoder's kernels, height x width x in x out."""
+  model = encoder.Encoder(name, deepest)
+  images = jnp.zeros((1, encoder.MULTIPLE, encoder.MULTIPLE, 3))
+  params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+  flat = traverse_util.flatten_dict(params)
+  return {path[:-1]: leaf.shape for path, leaf in flat.items() if path[-1] == "kernel"}
+
+
+def source_names(path: Path) -> tuple[str, str]:
+  """The source's names for one of our convolutions and for its normalisation."""
+  conv, norm = TABLE[path[-1]]
+  block = path[0].replace("_", ".")
+  return conv.format(block), norm.format(block)
+
+
+def expected_shapes(name: str, deepest: int) -> dict[str, tuple[int, ...]]:
+  """Every tensor that a file of this encoder must hold, with its shape."""
+  expected = {}
+  for path, (height, width, inputs, outputs) in kernel_shapes(name, deepest).items():
+    conv, norm = source_names(path)
+    expected[f"{conv}.weight"] = (outputs, inputs, height, width)
+    expected |= {f"{norm}.{part}": (outputs,) for part in NORM}
+  return expected
+
+
+def convert(tensors: Tensors, name: str, deepest: int, path: pathlib.Path) -> Tree:
+  """The encoder's parameters, normalisation folded in.
+
+  Raises:
+    ValueError: a tensor is missing, unused, of another shape or not finite.
+  """
+  deeper = tuple(f"layer{level}." for level in range(deepest, encoder.DEEPEST))
+  tensors = {
+    key: tensor for key, tensor in tensors.items() if not key.startswith(deeper)
+  }
+  if complaint := differences(tensors, expected_shapes(name, deepest)):
+    held = held_level(tensors, path)
+    fits = [
+      other
+      for other in encoder.ARCHITECTURES
+      if not differences(tensors, expected_shapes(other, min(deepest, held)))
+    ]
+    raise ValueError(
+      f"{path} does not hold {name} up to level {deepest}. {complaint} Up to level "
+      f"{min(deepest, held)} it fits: {listed(fits)}. Change config.encoder.name, "
+      "config.encoder.deepest or config.encoder.weights."
+    )
+  params = {}
+  for target in kernel_shapes(name, deepest):
+    conv, norm = source_names(target)
+    kernel, bias = fold(
+      tensors[f"{conv}.weight"], *(tensors[f"{norm}.{part}"] for part in NORM)
+    )
+    if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
+      raise ValueError(
+        f"{path}: {conv} with {norm} gives values that are not finite: a NaN, an "
+        "infinity or a negative variance. The file is damaged."
+      )
+    params[(*target, "kernel")], params[(*target, "bias")] = kernel, bias
+  return traverse_util.unflatten_dict(params)
+
+
+def differences(tensors: Tensors, expected: Mapping[str, tuple[int, ...]]) -> str:
+  """What keeps the tensors from being the expected ones; empty if nothing does."""
+  shapes = [
+    f"{key} {tensors[key].shape}, expected {shape}"
+    for key, shape in expected.items()
+    if key in tensors and tensors[key].shape != shape
+  ]
+  missing = [key for key in expected if key not in tensors]
+  unused = sorted(key for key in tensors if key not in expected)
+  parts = (("Other shapes", shapes), ("Missing", missing), ("Not used", unused))
+  return " ".join(f"{title}: {listed(found)}." for title, found in parts if found)
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+  """The names in one line, the first few only; "nothing" if there are none."""
+  names = list(names)
+  rest = f" and {len(names) - most} more" if len(names) > most else ""
+  return (", ".join(names[:most]) or "nothing") + rest
+
+
+def fold(
+  kernel: Float[np.ndarray, "o i y x"],
+  gamma: Float[np.ndarray, " o"],
+  beta: Float[np.ndarray, " o"],
+  mean: Float[np.ndarray, " o"],
+  var: Float[np.ndarray, " o"],
+) -> tuple[Float[np.ndarray, "y x i o"], Float[np.ndarray, " o"]]:
+  """Kernel and bias of convolution and normalisation as one; summed up in float64."""
+  kernel, gamma, beta, mean, var = (
+    each.astype(np.float64) for each in (kernel, gamma, beta, mean, var)
+  )
+  with np.errstate(invalid="ignore", divide="ignore"):
+    scale = gamma / np.sqrt(var + EPS)
+  folded = kernel.transpose(2, 3, 1, 0) * scale[None, None, None, :]
+  return folded.astype(np.float32), (beta - mean * scale).astype(np.float32)
+
+
+def random(name: str, deepest: int) -> Loaded:
+  """He-initialised parameters, the same every time, for trials without a file.
+
+  The last convolution of each of a layer's n blocks is divided by the root of n, which
+  keeps values in range through a hundred layers without normalisation.
+  """
+  logging.warning(
+    "RANDOM ENCODER WEIGHTS: LOGICAL ANOMALIES STAY MOSTLY HIDDEN WITHOUT PRETRAINED "
+    "FEATURES, AND SCORES SAY LITTLE ABOUT THE METHOD. FOR REAL RESULTS SET "
+    "config.encoder.weights TO A FILE."
+  )
+  generator, digest, params = np.random.default_rng(SEED), hashlib.sha256(), {}
+  layers = encoder.plans(name, deepest)
+  for path, shape in kernel_shapes(name, deepest).items():
+    scale = np.sqrt(2 / np.prod(shape[:3]))
+    if path[0] != "stem":
+      blocks = layers[int(path[0][len("layer")]) + 1]
+      scale /= np.sqrt(len(blocks)) if path[-1] == f"conv{len(blocks[0])}" else 1
+    kernel = generator.standard_normal(shape, np.float32) * np.float32(scale)
+    digest.update(kernel.tobytes())
+    params[(*path, "kernel")] = kernel
+    params[(*path, "bias")] = np.zeros(shape[3], np.float32)
+  about = {"name": name, "file": "random", "sha256": digest.hexdigest()}
+  return Loaded(
+    traverse_util.unflatten_dict(params), deepest, about | {"deepest": deepest}
+  )
