@@ -1,0 +1,172 @@
+"""What a run keeps on disk to go on or to be used: settings, frozen weights, steps."""
+
+from collections.abc import Mapping
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from absl import logging
+from flax import traverse_util
+import jax
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+import safetensors.numpy
+
+from nps_jax import config as settings
+from nps_jax import distributed
+from nps_jax import files
+
+Tree = Any
+CONFIG, FROZEN, STEPS = "config.json", "frozen.safetensors", "checkpoints"
+
+# Fields that may differ when a run goes on: they change neither model nor data order.
+FREE = (
+  "checkpoint.every",
+  "checkpoint.keep",
+  "data.root",
+  "data.threads",
+  "encoder.weights",
+  "train.log_every",
+)
+
+
+class Description(NamedTuple):
+  """What config.json says of a run."""
+
+  config: ml_collections.FrozenConfigDict
+  categories: tuple[str, ...]
+  deepest: int
+  encoder: dict[str, Any]  # which weights the frozen encoder holds
+
+
+def describe(workdir: pathlib.Path, description: Description) -> None:
+  """Writes config.json, or checks that the run found there is this one.
+
+  Raises:
+    ValueError: the workdir holds a run with other settings; lists the differences.
+  """
+  if (workdir / CONFIG).exists():
+    found = read_description(workdir)
+    differing = _differences(found, description)
+    if differing:
+      raise ValueError(
+        f"{workdir} holds a run with other settings:\n  "
+        + "\n  ".join(differing)
+        + "\nUse another --workdir, or give the settings of that run to go on with it."
+      )
+    return
+  if not distributed.is_lead():
+    return
+  content = {
+    "config": description.config.to_dict(),
+    "categories": list(description.categories),
+    "deepest": description.deepest,
+    "encoder": description.encoder,
+  }
+  files.write_text(workdir / CONFIG, json.dumps(content, indent=2) + "\n")
+
+
+def read_description(workdir: pathlib.Path) -> Description:
+  """The settings of a run.
+
+  Raises:
+    FileNotFoundError: the folder is not a run.
+  """
+  path = workdir / CONFIG
+  if not path.exists():
+    raise FileNotFoundError(
+      f"{workdir} is not a run: it has no {CONFIG}. Give the --workdir of a training."
+    )
+  content = json.loads(path.read_text(encoding="utf-8"))
+  config = settings.defaults()
+  config.update(_tuples(content["config"]))
+  return Description(
+    ml_collections.FrozenConfigDict(config),
+    tuple(content["categories"]),
+    content["deepest"],
+    content["encoder"],
+  )
+
+
+def write_frozen(workdir: pathlib.Path, tree: Tree) -> None:
+  """Stores what no training changes (encoder, context vectors), once."""
+  path = workdir / FROZEN
+  if not path.exists() and distributed.is_lead():
+    flat = traverse_util.flatten_dict(tree, sep="/")
+    flat = {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
+    files.write_bytes(path, safetensors.numpy.save(flat))
+
+
+def read_frozen(workdir: pathlib.Path) -> Tree:
+  """The tree that write_frozen stored."""
+  flat = safetensors.numpy.load_file(workdir / FROZEN)
+  return traverse_util.unflatten_dict(flat, sep="/")
+
+
+class Checkpoints:
+  """The numbered steps of one run, saved while training goes on."""
+
+  def __init__(self, workdir: pathlib.Path, keep: int):
+    self._folder = (workdir / STEPS).absolute()
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+  def save(self, step: int, items: Mapping[str, Tree]) -> None:
+    """Starts to save the items as `step`; waits for the save before it."""
+    args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+    self._manager.save(step, args=ocp.args.Composite(**args), force=True)
+
+  def restore(self, like: Mapping[str, Tree]) -> tuple[int, dict[str, Tree]] | None:
+    """The newest step that can be read, with the items named; None if there is none.
+
+    Args:
+      like: arrays or jax.ShapeDtypeStruct (with sharding) in the shape of each item.
+    """
+    args = {
+      name: ocp.args.StandardRestore(jax.tree.map(_abstract, tree))
+      for name, tree in like.items()
+    }
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        found = self._manager.restore(step, args=ocp.args.Composite(**args))
+      except (OSError, KeyError, ValueError) as error:
+        logging.warning("Checkpoint %d cannot be read, passed over: %s", step, error)
+        continue
+      return step, {name: found[name] for name in like}
+    return None
+
+  def close(self) -> None:
+    """Waits for the last save to end."""
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+  sharding = getattr(leaf, "sharding", None)
+  return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
+
+
+def _differences(found: Description, wanted: Description) -> list[str]:
+  """One line for each setting that bars going on with the run."""
+  pairs = {
+    "categories": (found.categories, wanted.categories),
+    "encoder": (found.encoder, wanted.encoder),
+  }
+  flat = [
+    traverse_util.flatten_dict(each.config.to_dict(), sep=".")
+    for each in (found, wanted)
+  ]
+  pairs |= {f"config.{name}": (flat[0][name], flat[1][name]) for name in flat[0]}
+  return [
+    f"{name}: {old!r} in the workdir, {new!r} asked for"
+    for name, (old, new) in pairs.items()
+    if old != new and name.removeprefix("config.") not in FREE
+  ]
+
+
+def _tuples(value: Any) -> Any:
+  """JSON's lists as the tuples that configs hold."""
+  if isinstance(value, dict):
+    return {name: _tuples(each) for name, each in value.items()}
+  return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,145 @@
+"""The whole method assembled from a config: a batch of images -> losses, raw scores."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, UInt8
+import ml_collections
+import numpy as np
+
+from nps_jax import losses
+from nps_jax import scoring
+from nps_jax.models import encoder as encoders
+from nps_jax.models import logical
+from nps_jax.models import structural
+
+Tree = Any  # a nested dict of arrays
+Levels = Mapping[int, Float[Array, "b _ _ _"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+  """Every model part, without their parameters.
+
+  The two modules are trained from one pass of the frozen encoder. Their parameters
+  are separate, so the gradient of the summed loss is each module's own gradient.
+  """
+
+  config: ml_collections.FrozenConfigDict
+  categories: tuple[str, ...]
+  deepest: int
+  vectors: Float[np.ndarray, "k t"] | None  # of the categories, where given
+
+  @property
+  def levels(self) -> tuple[int, ...]:
+    return tuple(self.config.encoder.levels)
+
+  @property
+  def _widths(self) -> ml_collections.FrozenConfigDict:
+    widths = encoders.level_widths(self.config.encoder.name)
+    return {level: widths[level] for level in self.levels}
+
+  @property
+  def _logical(self) -> logical.LogicalModule:
+    return logical.LogicalModule(
+      self._widths, self.deepest, len(self.categories), self.config
+    )
+
+  @property
+  def _structural(self) -> structural.StructuralModule:
+    settings = self.config.structural
+    return structural.StructuralModule(self._widths, settings.width, settings.blocks)
+
+  def init(self, key: Key[Array, ""]) -> tuple[Tree, Tree]:
+    """Fresh parameters by module, and the codebooks' state."""
+    side = self.config.image_size
+    feats = {
+      level: jnp.zeros((1, -(-side // 2**level), -(-side // 2**level), width))
+      for level, width in encoders.level_widths(self.config.encoder.name).items()
+      if level <= self.deepest
+    }
+    first, second = jax.random.split(key)
+    row = jnp.zeros((1,), jnp.int32)
+    held = self._logical.init(
+      first, feats, self.vectors, row, jnp.ones((1,)), (side, side), False
+    )
+    params = {"logical": held["params"]}
+    if self.config.structural.enabled:
+      params["structural"] = self._structural.init(second, feats, (side, side))[
+        "params"
+      ]
+    return params, held.get("codes", {})
+
+  def features(self, frozen: Tree, images: UInt8[Array, "b h w 3"]) -> Levels:
+    """The frozen encoder's levels that the modules read."""
+    config = self.config.encoder
+    model = encoders.Encoder(config.name, self.deepest, jnp.dtype(config.dtype))
+    levels = model.apply({"params": frozen}, encoders.normalise(images))
+    wanted = {*self.levels, self.deepest}
+    return {level: jax.lax.stop_gradient(levels[level]) for level in sorted(wanted)}
+
+  def objective(
+    self,
+    params: Tree,
+    codes: Tree,
+    feats: Levels,
+    category: Int[Array, " b"],
+    valid: Float[Array, " b"],
+    key: Key[Array, ""],
+  ) -> tuple[Float[Array, ""], tuple[Tree, dict[str, Float[Array, ""]]]]:
+    """The summed loss; with it the codebooks' new state and every term by name."""
+    side = (self.config.image_size,) * 2
+    distance = self.config.loss.distance
+    found, changed = self._logical.apply(
+      {"params": params["logical"], "codes": codes},
+      *(feats, self.vectors, category, valid, side, True),
+      mutable=["codes", "intermediates"],
+      rngs={"codes": key},
+    )
+    fixed = jax.lax.stop_gradient(found.rebuilt)
+    rows = {
+      "logical/reconstruction": losses.feature_gap(feats, found.rebuilt, distance),
+      "logical/local": losses.feature_gap(fixed, found.local, distance),
+      "logical/commitment": self.config.codebook.commitment * found.commitment,
+    }
+    if self.config.structural.enabled:
+      rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
+      rows["structural/reconstruction"] = losses.feature_gap(feats, rebuilt, distance)
+    terms = {
+      name: jnp.sum(row * valid) / jnp.maximum(jnp.sum(valid), 1)
+      for name, row in rows.items()
+    }
+    total = sum(terms.values())
+    use = jax.tree.leaves(changed.get("intermediates", {}))
+    if use:
+      terms["codebook/perplexity"] = jnp.mean(jnp.stack(use))
+    return total, (changed.get("codes", {}), terms)
+
+  def raw_scores(
+    self,
+    params: Tree,
+    codes: Tree,
+    feats: Levels,
+    category: Int[Array, " b"],
+    valid: Float[Array, " b"],
+  ) -> scoring.RawScores:
+    """Uncalibrated maps and pooled residuals; the codebooks stay as they are."""
+    side = (self.config.image_size,) * 2
+    grid = (self.config.image_size // scoring.STRIDE,) * 2
+    distance = self.config.loss.distance
+    found = self._logical.apply(
+      {"params": params["logical"], "codes": codes},
+      *(feats, self.vectors, category, valid, side, False),
+    )
+    maps = {}
+    if self.config.logical.maps != "discrepancy":
+      maps["reconstruction"] = scoring.raw_map(feats, found.rebuilt, distance, grid)
+    if self.config.logical.maps != "reconstruction":
+      maps["discrepancy"] = scoring.raw_map(found.rebuilt, found.local, distance, grid)
+    if self.config.structural.enabled:
+      rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
+      maps["structural"] = scoring.raw_map(feats, rebuilt, distance, grid)
+    return scoring.RawScores(maps, scoring.pooled_residual(feats, found.rebuilt))

@@ -1,0 +1,91 @@
+"""Devices and hosts: the one file that knows how many of either there are."""
+
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+Tree = Any
+AXIS = "data"
+
+
+def initialise() -> None:
+  """Joins this process with the others that its launcher has started.
+
+  Reads what JAX reads: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID,
+  or the environment of SLURM, Open MPI or a TPU pod.
+  """
+  jax.distributed.initialize()
+
+
+def is_lead() -> bool:
+  """True on the one host that writes reports."""
+  return jax.process_index() == 0
+
+
+def host_index() -> int:
+  return jax.process_index()
+
+
+def host_count() -> int:
+  return jax.process_count()
+
+
+def mesh(batch_size: int) -> Mesh:
+  """All devices of all hosts on one axis.
+
+  Raises:
+    ValueError: the global batch does not divide evenly over the devices.
+  """
+  count = jax.device_count()
+  if batch_size % count:
+    raise ValueError(
+      f"config.train.batch_size is {batch_size}, which does not divide over {count} "
+      f"devices; use a multiple of {count}."
+    )
+  return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def round_up(rows: int) -> int:
+  """The next multiple of the number of devices."""
+  return -(-rows // jax.device_count()) * jax.device_count()
+
+
+def replicated(over: Mesh) -> NamedSharding:
+  return NamedSharding(over, PartitionSpec())
+
+
+def by_row(over: Mesh) -> NamedSharding:
+  return NamedSharding(over, PartitionSpec(AXIS))
+
+
+def put_rows(over: Mesh, rows: Tree) -> Tree:
+  """This host's rows as global arrays, sharded along their first axis."""
+  return jax.tree.map(
+    lambda leaf: jax.make_array_from_process_local_data(by_row(over), leaf), rows
+  )
+
+
+def put_replicated(over: Mesh, tree: Tree) -> Tree:
+  """The same values on every device."""
+  return jax.tree.map(
+    lambda leaf: jax.make_array_from_callback(
+      np.shape(leaf), replicated(over), lambda index, leaf=leaf: np.asarray(leaf)[index]
+    ),
+    tree,
+  )
+
+
+def gather(tree: Tree) -> Tree:
+  """NumPy copies of global arrays, rows of all hosts together, on every host."""
+  if host_count() == 1:
+    return jax.tree.map(np.asarray, jax.device_get(tree))
+  return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def barrier(name: str) -> None:
+  """Waits until every host has come here."""
+  if host_count() > 1:
+    multihost_utils.sync_global_devices(name)

@@ -1,0 +1,75 @@
+"""Scores a run's test images: python -m nps_jax.evaluate --run=DIR."""
+
+from collections.abc import Iterator, Sequence
+import pathlib
+
+from absl import app
+from absl import flags
+from absl import logging
+import ml_collections
+import numpy as np
+
+from nps_jax import config as settings
+from nps_jax import distributed
+from nps_jax import inference
+from nps_jax import telemetry
+from nps_jax.data import folder
+from nps_jax.data import pipeline
+from nps_jax.data import records
+from nps_jax.metrics import category
+from nps_jax.report import table
+
+RUN = flags.DEFINE_string("run", None, "Folder of a trained run (its --workdir).")
+ROOT = flags.DEFINE_string(
+  "root", None, "Where the data set is now, if not where the run was trained on it."
+)
+
+
+def evaluate_run(run: inference.Run, root: str | None = None) -> list[dict]:
+  """Each category's results; writes results.json, .csv and .md into the run."""
+  config = ml_collections.ConfigDict(run.about.config)
+  if root is not None:
+    config.data.root = root
+  config.data.category = ",".join(run.about.categories)
+  lines = telemetry.read(run.folder)
+  results = []
+  for data in folder.open_all(config.data, config.seed):
+    if not data.test:
+      logging.warning("%s has no test images: not evaluated.", data.category)
+      continue
+    measured = category.measure(data, scored(run, data))
+    results.append(
+      {
+        **measured,
+        "steps": run.step,
+        "seconds": lines[-1]["seconds"] if lines else None,
+        "config_hash": settings.fingerprint(run.about.config),
+      }
+    )
+  if distributed.is_lead():
+    table.write(results, run.folder)
+    print(table.to_markdown(results))
+    print(f"\nThe run, with its results, lies in {run.folder}")
+  return results
+
+
+def scored(
+  run: inference.Run, data: records.Dataset
+) -> Iterator[tuple[records.Record, np.ndarray, float]]:
+  """The test records with their maps at the images' own sizes, and image scores."""
+  for record, values, score in inference.scores(run, data.test, data.category):
+    yield record, inference.at_size(values, pipeline.original_size(record)), score
+
+
+def main(argv: Sequence[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+  try:
+    evaluate_run(inference.open_run(pathlib.Path(RUN.value)), ROOT.value)
+  except (ValueError, FileNotFoundError) as error:
+    raise SystemExit(f"Error: {error}") from error
+
+
+if __name__ == "__main__":
+  flags.mark_flag_as_required("run")
+  app.run(main)

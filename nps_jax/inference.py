@@ -1,0 +1,152 @@
+"""Open a run; stream its scores back in record order."""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import functools
+import operator
+import pathlib
+from typing import Any
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+import numpy as np
+from PIL import Image
+
+from nps_jax import checkpoints
+from nps_jax import detector
+from nps_jax import distributed
+from nps_jax import scoring
+from nps_jax.data import pipeline
+from nps_jax.data import records
+
+Tree = Any
+CALIBRATION = "calibration.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A trained detector with its parameters and, once calibrated, its scales."""
+
+  folder: pathlib.Path
+  step: int
+  about: checkpoints.Description
+  model: detector.Detector
+  frozen: Tree
+  variables: Tree
+  calibrations: dict[str, scoring.Calibration]
+
+  @functools.cached_property
+  def forward(self):
+    """The compiled function (frozen, variables, batch) -> raw scores."""
+
+    def forward(frozen: Tree, variables: Tree, batch: records.Batch):
+      feats = self.model.features(frozen, batch.image)
+      return self.model.raw_scores(
+        variables["params"], variables["codes"], feats, batch.context, batch.valid
+      )
+
+    return jax.jit(forward)
+
+
+def open_run(workdir: pathlib.Path, *, calibrated: bool = True) -> Run:
+  """The run in a folder, at its newest checkpoint.
+
+  Raises:
+    FileNotFoundError: the folder is not a run, or has no checkpoint or calibration.
+  """
+  about = checkpoints.read_description(workdir)
+  frozen = checkpoints.read_frozen(workdir)
+  vectors = frozen.get("context", {}).get("vectors")
+  model = detector.Detector(about.config, about.categories, about.deepest, vectors)
+  params, codes = jax.eval_shape(model.init, jax.random.key(0))
+  like = {"step": jax.ShapeDtypeStruct((), jnp.int32), "params": params, "codes": codes}
+  keeper = checkpoints.Checkpoints(workdir, about.config.checkpoint.keep)
+  found = keeper.restore({"variables": like})
+  keeper.close()
+  if found is None:
+    raise FileNotFoundError(
+      f"{workdir} has no checkpoint that can be read: its training has not come that "
+      "far. Start the same training command again."
+    )
+  step, items = found
+  path = workdir / CALIBRATION
+  if calibrated and not path.exists():
+    raise FileNotFoundError(
+      f"{path} is missing: the training has not ended. Start the same training command "
+      "again; it goes on where it stopped."
+    )
+  scales = scoring.load(path) if calibrated else {}
+  return Run(workdir, step, about, model, frozen["encoder"], items["variables"], scales)
+
+
+def calibrate(run: Run, datasets: Sequence[records.Dataset]) -> Run:
+  """Fits each category's scales on its normal images, stores them with the run."""
+  scales = {}
+  for data in datasets:
+    validation = collect(run, data.validation, data.category)
+    training = collect(run, data.train, data.category)
+    logging.info(
+      "Calibrating %s on %d validation images.", data.category, len(data.validation)
+    )
+    scales[data.category] = scoring.fit(
+      run.about.config.scoring, validation, np.asarray(training.pooled)
+    )
+  if distributed.is_lead():
+    scoring.save(run.folder / CALIBRATION, scales)
+  distributed.barrier("calibration")
+  return dataclasses.replace(run, calibrations=scales)
+
+
+def collect(
+  run: Run, images: Sequence[records.Record], category: str
+) -> scoring.RawScores:
+  """The raw scores of all the images, in order."""
+  parts = [rows for _, rows in stream(run, images, category)]
+  return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def scores(
+  run: Run, images: Sequence[records.Record], category: str
+) -> Iterator[tuple[records.Record, Float[np.ndarray, "y x"], float]]:
+  """Each record with its calibrated map on the stride-4 grid and its image score."""
+  config, calibration = run.about.config.scoring, run.calibrations[category]
+  for index, raw in stream(run, images, category):
+    maps = scoring.fused_map(config, calibration, raw)
+    values = scoring.image_score(config, calibration, raw)
+    for at, each, value in zip(index, maps, values, strict=True):
+      yield images[at], each, float(value)
+
+
+def at_size(
+  values: Float[np.ndarray, "y x"], size: tuple[int, int]
+) -> Float[np.ndarray, "h w"]:
+  """The map in float32 at an image's height and width, bilinear."""
+  image = Image.fromarray(np.asarray(values, np.float32))
+  return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def stream(
+  run: Run, images: Sequence[records.Record], category: str, batch_size: int = 8
+) -> Iterator[tuple[Int[np.ndarray, " n"], scoring.RawScores]]:
+  """Batches of (record indices, raw scores), without padding rows, in order."""
+  mesh = distributed.mesh(distributed.round_up(batch_size))
+  frozen = distributed.put_replicated(mesh, run.frozen)
+  variables = distributed.put_replicated(mesh, run.variables)
+  row = run.about.categories.index(category)
+  for batch in pipeline.eval_batches(
+    images,
+    [row] * len(images),
+    batch_size=distributed.round_up(batch_size),
+    size=run.about.config.image_size,
+    threads=run.about.config.data.threads,
+    shard_index=distributed.host_index(),
+    shard_count=distributed.host_count(),
+  ):
+    rows = distributed.put_rows(mesh, batch)
+    index, valid, raw = distributed.gather(
+      (rows.index, rows.valid, run.forward(frozen, variables, rows))
+    )
+    keep = np.flatnonzero(valid)
+    yield index[keep], jax.tree.map(operator.itemgetter(keep), raw)

@@ -1,0 +1,251 @@
+"""Training: `fit` reads top to bottom, from the devices to the calibrated run."""
+
+from collections.abc import Mapping, Sequence
+import math
+import operator
+import pathlib
+from typing import Any
+
+from absl import logging
+from flax import struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+import ml_collections
+import numpy as np
+import optax
+
+from nps_jax import checkpoints
+from nps_jax import config as settings
+from nps_jax import detector
+from nps_jax import distributed
+from nps_jax import inference
+from nps_jax import telemetry
+from nps_jax.data import folder
+from nps_jax.data import pipeline
+from nps_jax.data import records
+from nps_jax.models import context
+from nps_jax.models import weights
+
+Tree = Any
+
+
+@struct.dataclass
+class State:
+  """What training changes; `opt` holds one optimiser state for each module."""
+
+  step: Int[Array, ""]
+  params: Tree
+  codes: Tree
+  opt: Tree
+
+
+def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> inference.Run:
+  """Trains both modules, calibrates them, and opens the finished run.
+
+  Goes on from the newest checkpoint in the workdir, if there is one.
+
+  Raises:
+    ValueError, FileNotFoundError: a setting, the data or the weights are wrong, or the
+      workdir holds another run.
+    FloatingPointError: a loss is not finite; names the step and the term.
+  """
+  settings.validate(config)
+  mesh = distributed.mesh(config.train.batch_size)
+  datasets = folder.open_all(config.data, config.seed)
+  names = tuple(each.category for each in datasets)
+  pipeline.check([record for each in datasets for record in each.train])
+
+  loaded = weights.load(
+    config.encoder.weights, config.encoder.name, config.encoder.deepest
+  )
+  vectors = context.category_vectors(config.context, names)
+  config = ml_collections.FrozenConfigDict(config)
+  about = checkpoints.Description(config, names, loaded.deepest, loaded.identity)
+  checkpoints.describe(workdir, about)
+  constants = {} if vectors is None else {"context": {"vectors": vectors}}
+  checkpoints.write_frozen(workdir, {"encoder": loaded.params, **constants})
+
+  model = detector.Detector(config, names, loaded.deepest, vectors)
+  optimizer = make_optimizer(config.train)
+  state = distributed.put_replicated(mesh, create_state(model, optimizer))
+  frozen = distributed.put_replicated(mesh, loaded.params)
+  keeper = checkpoints.Checkpoints(workdir, config.checkpoint.keep)
+  state = restore(keeper, state)
+  train(model, optimizer, mesh, frozen, state, datasets, keeper, workdir)
+  keeper.close()
+
+  run = inference.open_run(workdir, calibrated=False)
+  return inference.calibrate(run, datasets)
+
+
+def make_optimizer(config: ml_collections.FrozenConfigDict) -> optax.GradientTransformation:
+  """Adam with decoupled weight decay; the rate falls to a tenth late in training."""
+  drop = max(1, round(config.decay_at * config.steps))
+  rate = optax.piecewise_constant_schedule(config.learning_rate, {drop: 0.1})
+  return optax.adamw(rate, weight_decay=config.weight_decay)
+
+
+def create_state(
+  model: detector.Detector, optimizer: optax.GradientTransformation
+) -> State:
+  """The state before the first step, from the config's seed."""
+  params, codes = jax.jit(model.init)(jax.random.key(model.config.seed))
+  opt = {name: optimizer.init(params[name]) for name in params}
+  return State(jnp.int32(0), params, codes, opt)
+
+
+def restore(keeper: checkpoints.Checkpoints, state: State) -> State:
+  """The newest readable checkpoint's state, else the one given."""
+  found = keeper.restore(_items(state))
+  if found is None:
+    return state
+  step, items = found
+  logging.info("Going on from step %d.", step)
+  return State(**items["variables"], opt=items["opt"])
+
+
+def train(
+  model: detector.Detector,
+  optimizer: optax.GradientTransformation,
+  mesh: jax.sharding.Mesh,
+  frozen: Tree,
+  state: State,
+  datasets: Sequence[records.Dataset],
+  keeper: checkpoints.Checkpoints,
+  workdir: pathlib.Path,
+) -> State:
+  """Runs the remaining steps; saves checkpoints, the last step always."""
+  config = model.config
+  step, steps = int(state.step), config.train.steps
+  if step >= steps:
+    return state
+  batches = pipeline.train_batches(
+    [each.train for each in datasets],
+    batch_size=config.train.batch_size,
+    size=config.image_size,
+    seed=config.seed,
+    threads=config.data.threads,
+    start_step=step,
+    shard_index=distributed.host_index(),
+    shard_count=distributed.host_count(),
+  )
+  rows, whole = distributed.by_row(mesh), distributed.replicated(mesh)
+  cache = cached_features(model, mesh, frozen, datasets)
+  update = jax.jit(
+    make_step(model, optimizer, cached=cache is not None),
+    in_shardings=(whole, whole, rows),
+    out_shardings=(whole, whole),
+    donate_argnums=0,
+  )
+  source = frozen if cache is None else cache
+  log = telemetry.Telemetry(
+    workdir, step=step, steps=steps, batch_size=config.train.batch_size
+  )
+  for batch in batches:
+    state, terms = update(state, source, distributed.put_rows(mesh, batch))
+    step += 1
+    if step % config.train.log_every == 0 or step == steps:
+      log.write(step, finite(step, terms))
+    log.advance(step)
+    if step % config.checkpoint.every == 0 or step == steps:
+      finite(step, terms)
+      keeper.save(step, _items(state))
+    if step == steps:
+      break
+  log.close()
+  return state
+
+
+def cached_features(
+  model: detector.Detector,
+  mesh: jax.sharding.Mesh,
+  frozen: Tree,
+  datasets: Sequence[records.Dataset],
+) -> detector.Levels | None:
+  """The encoder's features of all training images on every device, where they fit.
+
+  Training images are not augmented, so the frozen encoder need see each only once.
+  None if they would take more than config.train.feature_cache GiB.
+  """
+  config = model.config
+  images = [record for each in datasets for record in each.train]
+  forward = jax.jit(model.features)
+  size = distributed.round_up(config.train.batch_size)
+  blank = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.uint8)
+  each = jax.tree.leaves(jax.eval_shape(model.features, frozen, blank))
+  need = len(images) * sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in each)
+  if need > config.train.feature_cache * 2**30:
+    return None
+  parts = []
+  for batch in pipeline.eval_batches(
+    images,
+    [0] * len(images),
+    batch_size=size,
+    size=config.image_size,
+    threads=config.data.threads,
+    shard_index=distributed.host_index(),
+    shard_count=distributed.host_count(),
+  ):
+    rows = distributed.put_rows(mesh, batch)
+    index, feats = distributed.gather((rows.index, forward(frozen, rows.image)))
+    parts.append(jax.tree.map(operator.itemgetter(index >= 0), feats))
+  whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+  return distributed.put_replicated(mesh, whole)
+
+
+def make_step(
+  model: detector.Detector, optimizer: optax.GradientTransformation, *, cached: bool
+):
+  """The pure function (state, source, batch) -> (state, loss terms by name).
+
+  The source is the encoder's parameters or, if `cached`, its features of all images.
+  """
+
+  def update(state: State, source: Tree, batch: records.Batch):
+    if cached:
+      feats = {level: values[batch.index] for level, values in source.items()}
+    else:
+      feats = model.features(source, batch.image)
+    key = jax.random.fold_in(jax.random.key(model.config.seed), state.step)
+
+    def objective(params):
+      return model.objective(
+        params, state.codes, feats, batch.context, batch.valid, key
+      )
+
+    (loss, (codes, terms)), grads = jax.value_and_grad(objective, has_aux=True)(
+      state.params
+    )
+    params, opt = {}, {}
+    for name in state.params:
+      change, opt[name] = optimizer.update(
+        grads[name], state.opt[name], state.params[name]
+      )
+      params[name] = optax.apply_updates(state.params[name], change)
+    state = State(state.step + 1, params, codes, opt)
+    return state, {"loss": loss, **terms}
+
+  return update
+
+
+def finite(step: int, terms: Mapping[str, Array]) -> dict[str, float]:
+  """The loss terms as floats.
+
+  Raises:
+    FloatingPointError: one of them is not finite.
+  """
+  values = {name: float(value) for name, value in terms.items()}
+  bad = [name for name, value in values.items() if not math.isfinite(value)]
+  if bad:
+    raise FloatingPointError(
+      f"At step {step} these loss terms are not finite: {', '.join(bad)}. The last "
+      "checkpoint is kept; lower config.train.learning_rate or look at the images."
+    )
+  return values
+
+
+def _items(state: State) -> dict[str, Tree]:
+  """What a checkpoint holds: using a run needs only the first."""
+  variables = {"step": state.step, "params": state.params, "codes": state.codes}
+  return {"variables": variables, "opt": state.opt}
