@@ -79,7 +79,9 @@ def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> inference.R
   return inference.calibrate(run, datasets)
 
 
-def make_optimizer(config: ml_collections.FrozenConfigDict) -> optax.GradientTransformation:
+def make_optimizer(
+  config: ml_collections.FrozenConfigDict,
+) -> optax.GradientTransformation:
   """Adam with decoupled weight decay; the rate falls to a tenth late in training."""
   drop = max(1, round(config.decay_at * config.steps))
   rate = optax.piecewise_constant_schedule(config.learning_rate, {drop: 0.1})

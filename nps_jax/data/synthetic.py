@@ -1,0 +1,160 @@
+"""Writes drawn products in the layout of MVTec LOCO AD.
+
+python -m nps_jax.data.synthetic --out=DIR --categories=tray,bottle --seed=0 --size=256
+
+Normal images vary in pose, light, lens, sensor, colours and sizes; anomalous ones break
+a rule of the product (logical) or damage it (structural). The rules mirror LOCO's.
+"""
+
+import argparse
+from collections.abc import Collection, Iterator, Sequence
+import difflib
+import io
+import json
+import pathlib
+import shutil
+import tempfile
+from typing import NamedTuple
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from nps_jax.data import drawing
+from nps_jax.data import records
+from nps_jax.data.products import bag
+from nps_jax.data.products import bottle
+from nps_jax.data.products import box
+from nps_jax.data.products import tray
+
+PRODUCTS = {"tray": tray, "bottle": bottle, "bag": bag, "box": box}
+CATEGORIES = tuple(PRODUCTS)
+SMALLEST = 32  # pixels, of an image's side
+
+
+class Counts(NamedTuple):
+  """How many images a category gets; of each pair of flaws, a third of `each`."""
+
+  train: int = 200
+  validation: int = 40
+  good: int = 60
+  each: int = 15  # images of every single flaw
+
+
+class Job(NamedTuple):
+  """One image to draw, with no flaw, one, or two."""
+
+  split: str
+  kind: str
+  name: str
+  flaws: tuple[str, ...]
+
+
+def write(
+  root: pathlib.Path,
+  categories: Sequence[str],
+  *,
+  seed: int = 0,
+  size: int = 256,
+  counts: Counts | None = None,
+) -> None:
+  """Writes each category's folder, whole or not at all; the same seed, the same bytes.
+
+  Raises:
+    ValueError: an unknown category, a folder that is there already, or a tiny size.
+  """
+  for category in categories:
+    if category not in PRODUCTS:
+      close = difflib.get_close_matches(category, CATEGORIES, n=1)
+      hint = f" Did you mean {close[0]!r}?" if close else ""
+      raise ValueError(
+        f"There is no drawn product {category!r}; there are {', '.join(CATEGORIES)}."
+        + hint
+      )
+    if (root / category).exists():
+      raise ValueError(
+        f"{root / category} exists already. Remove it, or choose another folder."
+      )
+  if size < SMALLEST:
+    raise ValueError(f"The size is {size} pixels; expected at least {SMALLEST}.")
+  root.mkdir(parents=True, exist_ok=True)
+  for category in dict.fromkeys(categories):
+    with tempfile.TemporaryDirectory(dir=root, prefix=f".{category}.") as folder:
+      whole = pathlib.Path(folder) / category
+      _write_category(whole, category, seed, size, counts or Counts())
+      shutil.move(whole, root / category)
+
+
+def _write_category(
+  folder: pathlib.Path, category: str, seed: int, size: int, counts: Counts
+) -> None:
+  product = PRODUCTS[category]
+  values = {flaw.name: 255 - at for at, flaw in enumerate(product.FLAWS)}
+  for at, job in enumerate(_jobs(product, counts)):
+    rng = np.random.default_rng([seed, zlib.crc32(category.encode()), at])
+    drawn, pose = product.draw(rng, job.flaws), drawing.random_pose(rng)
+    image = drawing.photograph(rng, drawing.paint(drawn, pose, size))
+    _save(folder / job.split / job.kind / f"{job.name}.png", image)
+    for channel, name in enumerate(job.flaws):
+      mask = np.uint8(values[name] * drawing.cover(drawn.flaws[name], pose, size))
+      place = folder / "ground_truth" / job.kind / job.name
+      _save(place / f"{channel:03d}.png", mask)
+  entries = [_entry(flaw, values[flaw.name], size) for flaw in product.FLAWS]
+  text = json.dumps(entries, indent=2) + "\n"
+  (folder / "defects_config.json").write_text(text, encoding="utf-8")
+
+
+def _jobs(product, counts: Counts) -> Iterator[Job]:
+  """Every image of a category; its place in this order is part of its seed."""
+  for split in ("train", "validation"):
+    for at in range(getattr(counts, split)):
+      yield Job(split, records.GOOD, f"{at:03d}", ())
+  for at in range(counts.good):
+    yield Job("test", records.GOOD, f"{at:03d}", ())
+  logical = {flaw.name: flaw.logical for flaw in product.FLAWS}
+  for kind, wanted in ((records.LOGICAL, True), (records.STRUCTURAL, False)):
+    single = [(name,) for name in logical if logical[name] is wanted]
+    double = [pair for pair in product.PAIRS if logical[pair[0]] is wanted]
+    flaws = single * counts.each + double * (counts.each // 3)
+    for at, names in enumerate(flaws):
+      yield Job("test", kind, f"{at:03d}", names)
+
+
+def _entry(flaw: drawing.Flaw, value: int, size: int) -> dict:
+  """The flaw's entry of LOCO's defects_config.json."""
+  threshold = flaw.saturation if flaw.relative else round(flaw.saturation * size**2)
+  return {
+    "defect_name": flaw.name,
+    "pixel_value": value,
+    "saturation_threshold": threshold,
+    "relative_saturation": flaw.relative,
+  }
+
+
+def _save(path: pathlib.Path, image: np.ndarray) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  buffer = io.BytesIO()
+  Image.fromarray(image).save(buffer, "PNG")
+  path.write_bytes(buffer.getvalue())
+
+
+def main(arguments: Collection[str] | None = None) -> None:
+  """Writes drawn products in the layout of MVTec LOCO AD."""
+  parser = argparse.ArgumentParser(description=main.__doc__)
+  parser.add_argument("--out", required=True, type=pathlib.Path, help="a folder")
+  parser.add_argument(
+    "--categories", default=",".join(CATEGORIES), help="names, commas between them"
+  )
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--size", type=int, default=256, help="pixels, both sides")
+  flags = parser.parse_args(arguments)
+  names = [name.strip() for name in flags.categories.split(",") if name.strip()]
+  try:
+    write(flags.out, names, seed=flags.seed, size=flags.size)
+  except ValueError as error:
+    raise SystemExit(f"Error: {error}") from error
+  print(f"{', '.join(names)} written to {flags.out}")
+
+
+if __name__ == "__main__":
+  main()
