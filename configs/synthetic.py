@@ -18,14 +18,17 @@ def get_config():
   config.context.source = "learned"
   config.context.width = 16
   config.codebook.size = 256
-  config.logical.width = 128
+  config.codebook.reseed_after = 25
+  config.logical.width = 64
   config.logical.blocks = 1
   config.logical.embedding = 64
-  config.logical.local_width = 64
-  config.structural.width = 128
+  config.logical.local_width = 32
+  config.structural.width = 64
   config.structural.blocks = 1
+  config.structural.embedding = 32
+  config.structural.strides = 0
   config.train.steps = 400
   config.train.batch_size = 8
-  config.train.learning_rate = 2e-3
+  config.train.learning_rate = 5e-3
   config.checkpoint.every = 200
   return config

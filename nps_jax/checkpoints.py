@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import json
 import pathlib
+import shutil
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -94,7 +95,7 @@ def write_frozen(workdir: pathlib.Path, tree: Tree) -> None:
   path = workdir / FROZEN
   if not path.exists() and distributed.is_lead():
     flat = traverse_util.flatten_dict(tree, sep="/")
-    flat = {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
+    flat = {name: np.array(leaf, order="C") for name, leaf in flat.items()}
     files.write_bytes(path, safetensors.numpy.save(flat))
 
 
@@ -111,9 +112,21 @@ class Checkpoints:
     self._folder = (workdir / STEPS).absolute()
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
     self._manager = ocp.CheckpointManager(self._folder, options=options)
+    self._damaged: set[int] = set()
 
   def save(self, step: int, items: Mapping[str, Tree]) -> None:
-    """Starts to save the items as `step`; waits for the save before it."""
+    """Starts to save the items as `step`; waits for the save before it.
+
+    A damaged folder of that step is moved out of the way, to damaged-<step>.
+    """
+    if step in self._damaged:
+      self._damaged.remove(step)
+      if distributed.is_lead():
+        aside = self._folder.parent / f"damaged-{step}"
+        shutil.rmtree(aside, ignore_errors=True)
+        (self._folder / str(step)).rename(aside)
+      distributed.barrier(f"damaged-{step}")
+      self._manager.reload()
     args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
     self._manager.save(step, args=ocp.args.Composite(**args), force=True)
 
@@ -122,6 +135,9 @@ class Checkpoints:
 
     Args:
       like: arrays or jax.ShapeDtypeStruct (with sharding) in the shape of each item.
+
+    Raises:
+      ValueError: there are steps, none of which can be read.
     """
     args = {
       name: ocp.args.StandardRestore(jax.tree.map(_abstract, tree))
@@ -132,8 +148,15 @@ class Checkpoints:
         found = self._manager.restore(step, args=ocp.args.Composite(**args))
       except (OSError, KeyError, ValueError) as error:
         logging.warning("Checkpoint %d cannot be read, passed over: %s", step, error)
+        self._damaged.add(step)
         continue
       return step, {name: found[name] for name in like}
+    if self._damaged:
+      raise ValueError(
+        f"None of the checkpoints {sorted(self._damaged)} in {self._folder} can be "
+        "read: they are damaged, or another version of this package wrote them. Bring "
+        "an intact copy, or start anew in another --workdir."
+      )
     return None
 
   def close(self) -> None:

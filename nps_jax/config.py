@@ -7,7 +7,7 @@ import ml_collections
 
 
 def defaults() -> ml_collections.ConfigDict:
-  """The paper's setting where it is known, METHOD's default where it is not; locked."""
+  """The paper's setting where it is known, common practice where it is not; locked."""
   config = ml_collections.ConfigDict()
   config.seed = 0  # seeds parameters, data order, and the validation split
   config.image_size = 256  # pixels, height and width; a multiple of 32
@@ -41,6 +41,8 @@ def defaults() -> ml_collections.ConfigDict:
   codebook.size = 512  # codes per group
   codebook.groups = 8  # channel groups, each with its own codes
   codebook.width = 64  # channels of a code, for "levels"
+  codebook.map_levels = (3, 4)  # whose distance to codes of their own is a map
+  codebook.map_size = 2048  # codes per level, for that map
   codebook.decay = 0.99  # of the EMA statistics
   codebook.eps = 1e-5  # Laplace smoothing of the counts
   codebook.commitment = 0.25  # weight of the commitment loss
@@ -58,6 +60,8 @@ def defaults() -> ml_collections.ConfigDict:
   structural.enabled = True  # False: the logical module alone
   structural.width = 256  # decoder channels at f4; half as many at each finer level
   structural.blocks = 2  # residual blocks per decoder level
+  structural.embedding = 256  # channels of the bottleneck
+  structural.strides = 1  # stride-2 convolutions before it; 0: a bottleneck by width
 
   config.loss = loss = ml_collections.ConfigDict()
   loss.distance = "cosine"  # "cosine", "mse" or "cosine_flat"
@@ -76,8 +80,9 @@ def defaults() -> ml_collections.ConfigDict:
   scoring.positionwise = True  # scale each position by validation mean and spread
   scoring.low = 0.9  # quantile of validation pixels that becomes 0
   scoring.high = 0.995  # quantile of validation pixels that becomes 0.1
-  scoring.image = "max"  # "max" or "top1" (mean of the highest 1 % of pixels)
-  scoring.global_weight = 1.0  # of the residual Gaussian in the image score; 0: off
+  scoring.image = "sources"  # peak of the fused map and of each source; or of the
+  # fused map alone: "max", or "top1" (mean of the highest 1 % of pixels)
+  scoring.global_weight = 1.0  # of the pooled statistics in the image score; 0: off
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.every = 1000  # steps; the last step is always saved
@@ -107,12 +112,19 @@ def validate(config: ml_collections.ConfigDict) -> None:
     "encoder.dtype": ("float32", "bfloat16"),
     "logical.maps": ("reconstruction", "discrepancy", "both"),
     "loss.distance": ("cosine", "mse", "cosine_flat"),
-    "scoring.image": ("max", "top1"),
+    "scoring.image": ("sources", "max", "top1"),
   }
   at_least_one = (
     *("checkpoint.every", "checkpoint.keep", "codebook.groups", "codebook.size"),
+    *("codebook.map_size", "codebook.width", "logical.local_width"),
     *("codebook.reseed_after", "context.width", "logical.embedding", "logical.strides"),
-    *("logical.width", "structural.width", "train.batch_size", "train.log_every"),
+    *(
+      "logical.width",
+      "structural.width",
+      "structural.embedding",
+      "train.batch_size",
+      "train.log_every",
+    ),
     *("train.steps", "data.threads"),
   )
   rules = {
@@ -128,14 +140,22 @@ def validate(config: ml_collections.ConfigDict) -> None:
     ),
     "encoder.deepest": (
       deepest in range(6) and (deepest == 0 or deepest >= max(levels, default=1)),
-      "0 (automatic), or a level 1..5 not above the highest of encoder.levels",
+      "0 (automatic), or a level 1..5 not below the highest of encoder.levels",
     ),
     "data.validation_fraction": (0 < config.data.validation_fraction < 1, "in (0, 1)"),
     "codebook.decay": (0 <= config.codebook.decay < 1, "in [0, 1)"),
+    "scoring.high": (0 < config.scoring.high <= 1, "a quantile in (0, 1]"),
     "scoring.low": (
-      0 <= config.scoring.low < config.scoring.high <= 1,
+      0 <= config.scoring.low < max(config.scoring.high, 1e-9),
       "a quantile below scoring.high",
     ),
+    "codebook.eps": (config.codebook.eps > 0, "above 0"),
+    "codebook.map_levels": (
+      set(config.codebook.map_levels) <= {1, 2, 3, 4, 5},
+      "levels out of 1..5; those that encoder.levels lacks are left out",
+    ),
+    "train.learning_rate": (config.train.learning_rate > 0, "above 0"),
+    "structural.strides": (config.structural.strides >= 0, "0 or more"),
     "scoring.smoothing": (config.scoring.smoothing >= 0, "0 or more"),
   }
   rules |= {

@@ -51,7 +51,10 @@ class Detector:
   @property
   def _structural(self) -> structural.StructuralModule:
     settings = self.config.structural
-    return structural.StructuralModule(self._widths, settings.width, settings.blocks)
+    return structural.StructuralModule(
+      self._widths,
+      *(settings.width, settings.blocks, settings.embedding, settings.strides),
+    )
 
   def init(self, key: Key[Array, ""]) -> tuple[Tree, Tree]:
     """Fresh parameters by module, and the codebooks' state."""
@@ -126,7 +129,7 @@ class Detector:
     category: Int[Array, " b"],
     valid: Float[Array, " b"],
   ) -> scoring.RawScores:
-    """Uncalibrated maps and pooled residuals; the codebooks stay as they are."""
+    """Uncalibrated maps and pooled statistics; the codebooks stay as they are."""
     side = (self.config.image_size,) * 2
     grid = (self.config.image_size // scoring.STRIDE,) * 2
     distance = self.config.loss.distance
@@ -139,7 +142,9 @@ class Detector:
       maps["reconstruction"] = scoring.raw_map(feats, found.rebuilt, distance, grid)
     if self.config.logical.maps != "reconstruction":
       maps["discrepancy"] = scoring.raw_map(found.rebuilt, found.local, distance, grid)
+    for level, gap in found.novelty.items():
+      maps[f"novelty{level}"] = scoring.on_grid(gap, grid)
     if self.config.structural.enabled:
       rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
       maps["structural"] = scoring.raw_map(feats, rebuilt, distance, grid)
-    return scoring.RawScores(maps, scoring.pooled_residual(feats, found.rebuilt))
+    return scoring.RawScores(maps, scoring.pooled_statistics(feats, found.rebuilt))

@@ -64,6 +64,7 @@ def scored(
 def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+  telemetry.listen()
   try:
     evaluate_run(inference.open_run(pathlib.Path(RUN.value)), ROOT.value)
   except (ValueError, FileNotFoundError) as error:

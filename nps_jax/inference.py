@@ -91,7 +91,7 @@ def calibrate(run: Run, datasets: Sequence[records.Dataset]) -> Run:
       "Calibrating %s on %d validation images.", data.category, len(data.validation)
     )
     scales[data.category] = scoring.fit(
-      run.about.config.scoring, validation, np.asarray(training.pooled)
+      run.about.config.scoring, validation, training.pooled
     )
   if distributed.is_lead():
     scoring.save(run.folder / CALIBRATION, scales)

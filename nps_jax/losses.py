@@ -9,7 +9,7 @@ DISTANCES = ("cosine", "mse", "cosine_flat")
 
 
 def unit(feats: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
-  """Each position's feature at length 1; a zero feature stays zero, gradient too."""
+  """Each position's feature at length 1; a zero feature stays zero."""
   square = jnp.sum(jnp.square(feats), axis=-1, keepdims=True)
   return feats / jnp.sqrt(jnp.maximum(square, 1e-12))
 

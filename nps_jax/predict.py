@@ -17,6 +17,7 @@ import tifffile
 
 from nps_jax import files
 from nps_jax import inference
+from nps_jax import telemetry
 from nps_jax.data import folder
 from nps_jax.data import pipeline
 from nps_jax.data import records
@@ -94,6 +95,7 @@ def choose_category(run: inference.Run, name: str | None) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
+  telemetry.listen()
   try:
     images = folder.images([*IMAGES.value, *argv[1:]])
     run = inference.open_run(pathlib.Path(RUN.value))

@@ -11,20 +11,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 from scipy import ndimage
+from scipy import special
 
 from nps_jax import files
 from nps_jax import losses
 
 STRUCTURAL = "structural"  # the structural module's map; others are the logical one's
 STRIDE = 4  # raw maps have one cell for each 4 x 4 pixels of the model's input
-PRIOR_IMAGES = 10  # weight of the average position in a position's own statistics
+COARSE = 3  # first level whose features are pooled: finer ones follow the light
+PRIOR_IMAGES = 40  # weight of the average position in a position's own statistics
 
 
 class RawScores(NamedTuple):
   """Uncalibrated evidence; every part is on the stride-4 grid."""
 
   maps: dict[str, Float[Array, "b y x"]]  # by source, such as "reconstruction"
-  pooled: Float[Array, "b s"]  # statistics of the logical module's residual
+  pooled: dict[str, Float[Array, "b _"]]  # by source: statistics over all positions
 
 
 class Gaussian(NamedTuple):
@@ -43,9 +45,8 @@ class Calibration(NamedTuple):
   mean: dict[str, Float[np.ndarray, "y x"]]  # of the raw map, position by position
   spread: dict[str, Float[np.ndarray, "y x"]]
   quantiles: dict[str, Float[np.ndarray, "2"]]  # of the scaled map: low and high
-  residual: Gaussian
-  peak: Float[np.ndarray, "2"]  # mean and spread of the map's image score
-  distance: Float[np.ndarray, "2"]  # mean and spread of the Gaussian's distance
+  gaussians: dict[str, Gaussian]  # of the pooled statistics
+  evidence: dict[str, Float[np.ndarray, "2"]]  # each source's mean and spread
 
 
 def raw_map(
@@ -56,53 +57,71 @@ def raw_map(
 ) -> Float[Array, "b y x"]:
   """The mean over levels of the distance maps, bilinear on the grid."""
   maps = [
-    jax.image.resize(gap, (gap.shape[0], *grid), "bilinear")
-    for gap in (
-      losses.gap_map(target[level], feats, distance) for level, feats in rebuilt.items()
-    )
+    on_grid(losses.gap_map(target[level], feats, distance), grid)
+    for level, feats in rebuilt.items()
   ]
   return jnp.mean(jnp.stack(maps), axis=0)
 
 
-def pooled_residual(
+def on_grid(gap: Float[Array, "b h w"], grid: tuple[int, int]) -> Float[Array, "b y x"]:
+  """A level's map at the grid's size, bilinear."""
+  return jax.image.resize(gap, (gap.shape[0], *grid), "bilinear")
+
+
+def pooled_statistics(
   target: Mapping[int, Float[Array, "b _ _ _"]],
   rebuilt: Mapping[int, Float[Array, "b _ _ _"]],
-) -> Float[Array, "b s"]:
-  """Mean and spread over positions, channel by channel, of target - rebuilt (ours).
+) -> dict[str, Float[Array, "b _"]]:
+  """Mean and spread over positions, channel by channel (ours).
 
-  The maximum of a map forgets how much was left unexplained and of what sort; these
-  statistics keep it. The residual is signed, of features at length 1.
+  The maximum of a map forgets how much there was, and of what sort; these statistics
+  keep it: of the "residual" target - rebuilt, signed and of features at length 1, and
+  of the "features" themselves from level 3 on.
   """
-  parts = []
-  for level, feats in rebuilt.items():
-    residual = losses.unit(target[level]) - losses.unit(feats)
-    parts += [jnp.mean(residual, axis=(1, 2)), jnp.std(residual, axis=(1, 2))]
-  return jnp.concatenate(parts, axis=-1)
+  residual = [
+    losses.unit(target[level]) - losses.unit(feats) for level, feats in rebuilt.items()
+  ]
+  coarse = [target[level] for level in rebuilt if level >= COARSE]
+  found = {"residual": residual} | ({"features": coarse} if coarse else {})
+  return {
+    name: jnp.concatenate(
+      [moment(each, axis=(1, 2)) for each in maps for moment in (jnp.mean, jnp.std)],
+      axis=-1,
+    )
+    for name, maps in found.items()
+  }
 
 
 def smooth(
   maps: Float[np.ndarray, "n y x"], sigma: float
 ) -> Float[np.ndarray, "n y x"]:
-  """The maps in float64 under a Gaussian of `sigma` input pixels; 0: unchanged."""
+  """The maps in float64 under a Gaussian; 0: unchanged.
+
+  Args:
+    sigma: its spread in pixels of an image whose sides have 256 of them.
+  """
   maps = np.asarray(maps, np.float64)
   if sigma == 0:
     return maps
-  return ndimage.gaussian_filter(maps, (0, sigma / STRIDE, sigma / STRIDE))
+  cells = [sigma * side / 256 for side in maps.shape[1:]]
+  return ndimage.gaussian_filter(maps, (0, *cells))
 
 
-def fit(config, validation: RawScores, normal: Float[np.ndarray, "m s"]) -> Calibration:
+def fit(
+  config, validation: RawScores, normal: Mapping[str, Float[np.ndarray, "m _"]]
+) -> Calibration:
   """The scales of one category.
 
   Args:
     config: the `scoring` section.
     validation: scores of its validation images, all good; at least 2.
-    normal: pooled residuals of its normal training images, for the Gaussian: its many
-      dimensions need more images than a validation split has.
+    normal: pooled statistics of its normal training images, for the Gaussians: their
+      many dimensions need more images than a validation split has.
 
   Raises:
     ValueError: fewer than 2 validation images.
   """
-  count = len(validation.pooled)
+  count = len(next(iter(validation.maps.values())))
   if count < 2:
     raise ValueError(
       f"Calibration needs at least 2 validation images and found {count}; move some "
@@ -114,17 +133,14 @@ def fit(config, validation: RawScores, normal: Float[np.ndarray, "m s"]) -> Cali
     mean[source], spread[source] = position_statistics(maps, config.positionwise)
     scaled = (maps - mean[source]) / spread[source]
     quantiles[source] = np.quantile(scaled, (config.low, config.high))
-  found = Calibration(
-    mean,
-    spread,
-    quantiles,
-    fit_gaussian(normal),
-    np.array([0.0, 1.0]),
-    np.array([0.0, 1.0]),
-  )
-  peaks = peak(config, fused_map(config, found, validation))
-  distances = mahalanobis(found.residual, validation.pooled)
-  return found._replace(peak=_moments(peaks), distance=_moments(distances))
+  gaussians = {name: fit_gaussian(rows) for name, rows in normal.items()}
+  found = Calibration(mean, spread, quantiles, gaussians, {})
+  evidence = gather_evidence(config, found, validation)
+  moments = {
+    source: np.array([values.mean(), values.std(ddof=1) + 1e-12])
+    for source, values in evidence.items()
+  }
+  return found._replace(evidence=moments)
 
 
 def position_statistics(
@@ -144,45 +160,72 @@ def position_statistics(
   return mean, np.sqrt(own * within + (1 - own) * within.mean()) + 1e-12
 
 
-def fused_map(
+def scaled_maps(
   config, calibration: Calibration, raw: RawScores
-) -> Float[np.ndarray, "n y x"]:
-  """The calibrated map: the mean over modules of the mean of each module's maps.
+) -> dict[str, Float[np.ndarray, "n y x"]]:
+  """Each source's map, scaled position by position and then by its quantiles.
 
-  Each source is scaled position by position, then by its quantiles to
-  0.1 (m - low) / (high - low), as EfficientAD does.
+  The quantiles' scale is EfficientAD's: 0.1 (m - low) / (high - low).
   """
-  logical, structural = [], []
+  found = {}
   for source, maps in raw.maps.items():
     offset = smooth(maps, config.smoothing) - calibration.mean[source]
     low, high = calibration.quantiles[source]
-    scaled = 0.1 * (offset / calibration.spread[source] - low) / max(high - low, 1e-12)
-    (structural if source == STRUCTURAL else logical).append(scaled)
+    scaled = offset / calibration.spread[source] - low
+    found[source] = 0.1 * scaled / max(high - low, 1e-12)
+  return found
+
+
+def fused_map(
+  config, calibration: Calibration, raw: RawScores
+) -> Float[np.ndarray, "n y x"]:
+  """The calibrated map: the mean over modules of the mean of each module's maps."""
+  maps = scaled_maps(config, calibration, raw)
+  logical = [each for source, each in maps.items() if source != STRUCTURAL]
+  structural = [each for source, each in maps.items() if source == STRUCTURAL]
   modules = [np.mean(each, axis=0) for each in (logical, structural) if each]
   return np.mean(modules, axis=0)
+
+
+def gather_evidence(
+  config, calibration: Calibration, raw: RawScores
+) -> dict[str, Float[np.ndarray, " n"]]:
+  """What each source says of each image, on a scale of its own.
+
+  Of the fused map its peak; with config.image "sources" also of every map alone, and
+  with a global weight the distance of the pooled statistics from normal ones.
+  """
+  found = {"fused": peak(config, fused_map(config, calibration, raw))}
+  if config.image == "sources":
+    for source, maps in scaled_maps(config, calibration, raw).items():
+      found[source] = peak(config, maps)
+  if config.global_weight:
+    for name, rows in raw.pooled.items():
+      found[name] = mahalanobis(calibration.gaussians[name], rows)
+  return found
 
 
 def image_score(
   config, calibration: Calibration, raw: RawScores
 ) -> Float[np.ndarray, " n"]:
-  """The fused map's peak plus the residual's distance, each in validation spreads.
+  """The soft maximum over the sources' evidence, each in validation spreads.
 
-  # Differs from the paper: the second term. The peak of a map cannot count; set
-  config.scoring.global_weight to 0 for the peak alone.
+  # Differs from the paper: there the score is the fused map's peak. That peak drowns
+  what one source alone sees in the other sources' noise, and it cannot count; set
+  config.scoring.image to "max" and global_weight to 0 for the peak alone.
   """
-  mean, spread = calibration.peak
-  score = (peak(config, fused_map(config, calibration, raw)) - mean) / spread
-  if config.global_weight:
-    mean, spread = calibration.distance
-    far = (mahalanobis(calibration.residual, raw.pooled) - mean) / spread
-    score = score + config.global_weight * far
-  return score
+  standard = []
+  for source, values in gather_evidence(config, calibration, raw).items():
+    mean, spread = calibration.evidence[source]
+    weight = config.global_weight if source in raw.pooled else 1.0
+    standard.append(weight * (values - mean) / spread)
+  return special.logsumexp(standard, axis=0)
 
 
 def peak(config, maps: Float[np.ndarray, "n y x"]) -> Float[np.ndarray, " n"]:
   """Each map's maximum, or the mean of its highest 1 % of positions."""
   flat = np.sort(maps.reshape(len(maps), -1), axis=1)
-  top = 1 if config.image == "max" else max(1, flat.shape[1] // 100)
+  top = max(1, flat.shape[1] // 100) if config.image == "top1" else 1
   return flat[:, -top:].mean(axis=1)
 
 
@@ -223,9 +266,10 @@ def save(path: pathlib.Path, scales: Mapping[str, Calibration]) -> None:
   """Writes the categories' calibrations as one .npz of named arrays."""
   flat = {}
   for category, each in scales.items():
-    nested = each._asdict() | {"residual": each.residual._asdict()}
-    for name, leaf in traverse_util.flatten_dict(nested, sep=":").items():
-      flat[f"{category}:{name}"] = leaf
+    nested = each._asdict()
+    nested["gaussians"] = {name: g._asdict() for name, g in each.gaussians.items()}
+    for name, leaf in traverse_util.flatten_dict(nested, sep="/").items():
+      flat[f"{category}/{name}"] = leaf
   buffer = io.BytesIO()
   np.savez(buffer, **flat)
   files.write_bytes(path, buffer.getvalue())
@@ -234,14 +278,12 @@ def save(path: pathlib.Path, scales: Mapping[str, Calibration]) -> None:
 def load(path: pathlib.Path) -> dict[str, Calibration]:
   """The calibrations that `save` wrote, by category."""
   with np.load(path, allow_pickle=False) as stored:
-    flat = {tuple(name.split(":")): stored[name] for name in stored.files}
+    flat = {tuple(name.split("/")): stored[name] for name in stored.files}
   scales = {}
   for category, nested in traverse_util.unflatten_dict(flat).items():
-    residual = nested.pop("residual")
-    rest = float(residual.pop("rest"))
-    scales[category] = Calibration(residual=Gaussian(**residual, rest=rest), **nested)
+    gaussians = {
+      name: Gaussian(**{**parts, "rest": float(parts["rest"])})
+      for name, parts in nested.pop("gaussians").items()
+    }
+    scales[category] = Calibration(gaussians=gaussians, **nested)
   return scales
-
-
-def _moments(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, "2"]:
-  return np.array([values.mean(), values.std(ddof=1) + 1e-12])

@@ -8,11 +8,11 @@ import pathlib
 
 from absl import app
 from absl import flags
-from absl import logging
 from ml_collections import config_flags
 
 from nps_jax import distributed
 from nps_jax import evaluate
+from nps_jax import telemetry
 from nps_jax import trainer
 from nps_jax.data import synthetic
 
@@ -30,7 +30,7 @@ MULTIHOST = flags.DEFINE_bool(
 def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Settings need --config.")
-  logging.set_verbosity(logging.INFO)
+  telemetry.listen()
   if MULTIHOST.value:
     distributed.initialise()
   config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)

@@ -144,8 +144,11 @@ def train(
   log = telemetry.Telemetry(
     workdir, step=step, steps=steps, batch_size=config.train.batch_size
   )
+  terms = {}
   for batch in batches:
+    before = terms
     state, terms = update(state, source, distributed.put_rows(mesh, batch))
+    finite(step, before)  # waits for it, so that few steps are under way at once
     step += 1
     if step % config.train.log_every == 0 or step == steps:
       log.write(step, finite(step, terms))

@@ -11,7 +11,7 @@ from PIL import ImageDraw
 from scipy import ndimage
 
 FINE = 3  # a pixel is drawn as FINE x FINE of them, which smooths its edges
-Outline = Float[np.ndarray, "n 2"]  # x and y of a polygon's corners, unit square
+Outline = Float[np.ndarray, "_n 2"]  # x and y of a polygon's corners, unit square
 Colour = tuple[float, float, float]  # red, green, blue in 0..1
 
 
@@ -48,9 +48,9 @@ class Pose(NamedTuple):
 
 
 def random_pose(rng: np.random.Generator) -> Pose:
-  """Up to about 4 degrees, 4 % of scale and 3 % of the side."""
-  x, y = rng.uniform(-0.025, 0.025, 2)
-  return Pose(rng.uniform(-0.07, 0.07), rng.uniform(0.95, 1.04), (x, y))
+  """Up to 2.5 degrees, 3 % of scale and 2 % of the side."""
+  x, y = rng.uniform(-0.02, 0.02, 2)
+  return Pose(rng.uniform(-0.044, 0.044), rng.uniform(0.97, 1.03), (x, y))
 
 
 def disc(x: float, y: float, radius: float, squash: float = 1.0) -> Outline:
@@ -67,7 +67,9 @@ def rectangle(x: float, y: float, width: float, height: float) -> Outline:
   return np.array([x, y]) + corners * np.array([width, height])
 
 
-def stroke(points: Sequence[tuple[float, float]], width: float) -> list[Outline]:
+def stroke(
+  points: Sequence[tuple[float, float]] | Outline, width: float
+) -> list[Outline]:
   """A line through the points with round ends, as one outline for each segment."""
   line, parts = np.asarray(points, float), []
   for start, end in itertools.pairwise(line):
@@ -113,7 +115,7 @@ def paint(drawing: Drawing, pose: Pose, size: int) -> Float[np.ndarray, "h w 3"]
 def cover(
   outlines: Sequence[Outline], pose: Pose, size: int
 ) -> Bool[np.ndarray, "h w"]:
-  """The pixels that lie at least half inside the outlines; some pixel always does."""
+  """The pixels that lie about half inside the outlines, and at least one."""
   canvas = Image.new("L", (size * FINE,) * 2)
   brush = ImageDraw.Draw(canvas)
   for outline in outlines:
@@ -129,17 +131,17 @@ def photograph(
   size = scene.shape[0]
   y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
   slope = rng.uniform(0, 2 * np.pi)
-  light = 1 + rng.uniform(0, 0.35) * (np.cos(slope) * x + np.sin(slope) * y)
+  light = 1 + rng.uniform(0, 0.3) * (np.cos(slope) * x + np.sin(slope) * y)
   spot_x, spot_y = rng.uniform(-0.5, 0.5, 2)
   away = np.square(x - spot_x) + np.square(y - spot_y)
-  light += rng.uniform(0, 0.25) * np.exp(-away / (2 * rng.uniform(0.1, 0.3) ** 2))
-  light *= np.exp(rng.normal(0, 0.08))
-  light *= 1 + 0.03 * _grain(rng, size, 6) + 0.015 * _grain(rng, size, size // 6)
+  light += rng.uniform(0, 0.2) * np.exp(-away / (2 * rng.uniform(0.1, 0.3) ** 2))
+  light *= np.exp(rng.normal(0, 0.06))
+  light *= 1 + 0.02 * _grain(rng, size, 6) + 0.01 * _grain(rng, size, size // 6)
   balance = np.exp(rng.normal(0, 0.03, 3))
   image = scene * light[..., None] * balance[None, None, :]
-  blur = rng.uniform(0.3, 1.1) * size / 256
+  blur = rng.uniform(0.3, 0.9) * size / 256
   image = ndimage.gaussian_filter(image, (blur, blur, 0))
-  image = image + rng.normal(0, rng.uniform(0.005, 0.02), image.shape)
+  image = image + rng.normal(0, rng.uniform(0.004, 0.014), image.shape)
   return np.uint8(np.rint(255 * np.clip(image, 0, 1)))
 
 

@@ -63,6 +63,10 @@ def write(
   Raises:
     ValueError: an unknown category, a folder that is there already, or a tiny size.
   """
+  if not categories:
+    raise ValueError(f"No product was named; there are {', '.join(CATEGORIES)}.")
+  if root.exists() and not root.is_dir():
+    raise ValueError(f"{root} is a file; expected a folder, new or not.")
   for category in categories:
     if category not in PRODUCTS:
       close = difflib.get_close_matches(category, CATEGORIES, n=1)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+SAMPLE = 2048  # features of a batch, at most, that move a level's codes in one step
+
 
 @struct.dataclass
 class CodeState:
@@ -57,7 +59,8 @@ def start(
   """The state with codes drawn from the features, unless it had started before."""
   drawn = _draw(feats, weight, key, state.codes.shape[0])
   fresh = state.replace(codes=drawn, sums=drawn, started=jnp.ones((), bool))
-  return jax.tree.map(lambda old, new: jnp.where(state.started, old, new), state, fresh)
+  keep = state.started | (jnp.sum(weight) == 0)
+  return jax.tree.map(lambda old, new: jnp.where(keep, old, new), state, fresh)
 
 
 def update(
@@ -77,7 +80,8 @@ def update(
     feats: features that chose codes; constants, no gradient is wanted.
     index: the code that each feature chose.
     weight: 1 for real features, 0 for padding; these change nothing.
-    key: draws the features that replace idle codes.
+    key: draws the features that replace idle codes, by squared distance to their own
+      code (as k-means++ seeds), so that rare normal features find a code too.
     decay: of the running counts and sums, in [0, 1).
     eps: smoothing of the counts; keeps unused codes finite.
     reseed_after: a code not chosen for this many steps becomes a current feature.
@@ -92,7 +96,9 @@ def update(
   codes = sums / smooth[:, None]
   idle = jnp.where(hits > 0, 0, state.idle + 1)
   stale = idle >= reseed_after
-  drawn = _draw(feats, weight, key, size)
+  gap = jnp.sum(jnp.square(feats - state.codes[index]), axis=-1)
+  far = jnp.where(weight > 0, jnp.maximum(gap, 1e-12), 0.0)
+  drawn = _draw(feats, far, key, size)
   return state.replace(
     codes=jnp.where(stale[:, None], drawn, codes),
     counts=jnp.where(stale, 1.0, counts),
@@ -119,6 +125,67 @@ def _draw(
   reach = jnp.cumsum(weight)
   at = jax.random.uniform(key, (count,)) * reach[-1]
   return feats[jnp.clip(jnp.searchsorted(reach, at, side="right"), 0, len(feats) - 1)]
+
+
+class LevelCodebook(nn.Module):
+  """Codes of an encoder level's own features, and how far features are from them.
+
+  A feature at length 1 is averaged with its neighbours first, so that a code describes
+  a small scene and not a point; the distance is a map of what no normal image has
+  (ours). In training a sample of the positions moves the codes.
+  """
+
+  size: int
+  window: int  # cells along a side of the neighbourhood, odd
+  decay: float
+  eps: float
+  reseed_after: int
+
+  @nn.compact
+  def __call__(
+    self, feats: Float[Array, "b h w d"], valid: Float[Array, " b"], train: bool
+  ) -> Float[Array, "b h w"]:
+    """Squared distance to the nearest code, 0..4; in training zeros, at no cost.
+
+    Needs the random stream "codes" and the mutable collection "codes" in training.
+    """
+    b, h, w, d = feats.shape
+    held = self.variable("codes", "level", initial_state, self.size, d)
+    feats = jax.lax.stop_gradient(feats)
+    if train and not self.is_initializing():
+      pick, draw, reseed = jax.random.split(self.make_rng("codes"), 3)
+      at = jax.random.randint(pick, (min(SAMPLE, b * h * w),), 0, b * h * w)
+      chosen = neighbourhood(feats, self.window).reshape(-1, d)[at]
+      weight = jnp.repeat(valid, h * w)[at]
+      state = start(held.value, chosen, weight, draw)
+      index = nearest_code(chosen, state.codes)
+      held.value = update(
+        state,
+        chosen,
+        index,
+        weight,
+        reseed,
+        decay=self.decay,
+        eps=self.eps,
+        reseed_after=self.reseed_after,
+      )
+      return jnp.zeros((b, h, w))
+    local = neighbourhood(feats, self.window)
+    index = nearest_code(local.reshape(-1, d), held.value.codes)
+    nearest = held.value.codes[index].reshape(local.shape)
+    return jnp.sum(jnp.square(local - nearest), axis=-1)
+
+
+def neighbourhood(
+  feats: Float[Array, "b h w d"], window: int
+) -> Float[Array, "b h w d"]:
+  """Features at length 1, each the mean of those in a square window around it.
+
+  At the border the window holds fewer cells, and the mean is over these.
+  """
+  length = jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(feats), -1, keepdims=True), 1e-12))
+  around = ((window, window), (1, 1), "SAME")
+  return nn.avg_pool(feats / length, *around, count_include_pad=False)
 
 
 class Codebook(nn.Module):

@@ -22,6 +22,7 @@ class Reconstruction(NamedTuple):
 
   rebuilt: dict[int, Float[Array, "b _ _ _"]]
   local: dict[int, Float[Array, "b _ _ _"]]  # the local head's guess of `rebuilt`
+  novelty: dict[int, Float[Array, "b _ _"]]  # distance to the level's own codes
   commitment: Float[Array, " b"]
 
 
@@ -91,7 +92,30 @@ class LogicalModule(nn.Module):
     )
     rebuilt = decoder(embedding, start, side, priors)
     local = LocalHead(self.widths, settings.local_width, name="local")(feats)
-    return Reconstruction(rebuilt, local, commitment)
+    return Reconstruction(
+      rebuilt, local, self._novelty(feats, valid, train), commitment
+    )
+
+  def _novelty(
+    self,
+    feats: Mapping[int, Float[Array, "b _ _ _"]],
+    valid: Float[Array, " b"],
+    train: bool,
+  ) -> dict[int, Float[Array, "b _ _"]]:
+    """How far each compared level's neighbourhoods are from all normal ones."""
+    book = self.config.codebook
+    if not book.enabled:
+      return {}
+    maps = {}
+    for level in (each for each in self.widths if each in book.map_levels):
+      held = codebook.LevelCodebook(
+        book.map_size,
+        max(1, 2 ** (5 - level) - 1),  # about one cell of stride 32
+        *(book.decay, book.eps, book.reseed_after),
+        name=f"novelty{level}",
+      )
+      maps[level] = held(feats[level], valid, train)
+    return maps
 
   def _context(
     self,

@@ -19,6 +19,8 @@ class StructuralModule(nn.Module):
   widths: Mapping[int, int]  # channels of the compared encoder levels
   width: int
   blocks: int
+  embedding: int  # channels of the bottleneck
+  strides: int  # stride-2 convolutions from the deepest compared level to it
 
   @nn.compact
   def __call__(
@@ -39,7 +41,12 @@ class StructuralModule(nn.Module):
     fused = fusion.ConvBlock(width, kernel=1, name="merge")(
       jnp.concatenate(merged, axis=-1)
     )
-    embedding = fusion.ConvBlock(self.width, stride=2, name="squeeze")(fused)
+    embedding = fused
+    for step in range(self.strides):
+      embedding = fusion.ConvBlock(self.width, stride=2, name=f"squeeze{step}")(
+        embedding
+      )
+    embedding = fusion.ConvBlock(self.embedding, kernel=1, name="narrow")(embedding)
     for block in range(self.blocks):
       embedding = fusion.ResidualBlock(name=f"bottleneck{block}")(embedding)
     decoder = fusion.FusionDecoder(self.widths, self.width, self.blocks, name="decoder")

@@ -1,6 +1,6 @@
 """A bag with two screws, two nuts and two washers that lie anywhere in it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -84,7 +84,7 @@ def _contents(rng: np.random.Generator, flaws: Collection[str]) -> list[str]:
   return kinds
 
 
-def _outlines(parts: Sequence[Part]) -> list[drawing.Outline]:
+def _outlines(parts: Iterable[Part]) -> list[drawing.Outline]:
   return [shape.outline for part in parts for shape in part.shapes]
 
 
@@ -139,11 +139,11 @@ def _screw(rng: np.random.Generator, kind: str, bend: float) -> Part:
   dark = tuple(0.6 * value for value in steel)
   start, knee = -length / 2, length * 0.1
   tip = (knee + (length / 2 - knee) * np.cos(bend), (length / 2 - knee) * np.sin(bend))
-  shaft = drawing.stroke([(start, 0), (knee, 0), tip], SHAFT)
+  shaft = drawing.stroke([(start, 0.0), (knee, 0.0), tip], SHAFT)
   shapes = [drawing.Shape(each, steel) for each in shaft]
   for x in np.arange(start + 0.05, knee, 0.018):
-    shapes.append(drawing.Shape(drawing.rectangle(x, 0, 0.006, SHAFT), dark))
-  head = drawing.rectangle(start, 0, 0.034, 0.064)
+    shapes.append(drawing.Shape(drawing.rectangle(x, 0.0, 0.006, SHAFT), dark))
+  head = drawing.rectangle(start, 0.0, 0.034, 0.064)
   shapes.append(drawing.Shape(head, drawing.jitter(rng, STEEL)))
   along = np.linspace((start, 0), (knee, 0), 8)
   spine = np.concatenate([along, np.linspace((knee, 0), tip, 8)])
@@ -157,10 +157,10 @@ def _ring(rng: np.random.Generator, kind: str, hue: drawing.Colour) -> Part:
     outer = NUT * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     hole, colour = 0.022, BRASS
   else:
-    outer, hole, colour = drawing.disc(0, 0, WASHER), 0.026, ZINC
+    outer, hole, colour = drawing.disc(0.0, 0.0, WASHER), 0.026, ZINC
   scale = rng.uniform(0.96, 1.04)
   shapes = [
     drawing.Shape(outer * scale, drawing.jitter(rng, colour)),
-    drawing.Shape(drawing.disc(0, 0, hole * scale), hue),
+    drawing.Shape(drawing.disc(0.0, 0.0, hole * scale), hue),
   ]
   return Part(kind, np.zeros((1, 2)), NUT, shapes)

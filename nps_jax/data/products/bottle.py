@@ -62,7 +62,7 @@ def draw(rng: np.random.Generator, flaws: Collection[str]) -> drawing.Drawing:
     x, y = 0.5 + rng.uniform(-0.08, 0.08), rng.uniform(0.42, 0.62)
     steps = rng.uniform((-0.05, 0.03), (0.05, 0.08), (4, 2)).cumsum(axis=0)
     line = drawing.stroke(np.array([x, y]) + steps * 0.8, 0.009)
-    shapes += [drawing.Shape(each, (0.97, 0.97, 0.97)) for each in line]
+    shapes += [drawing.Shape(each, (0.30, 0.32, 0.34)) for each in line]
     found["scratch"] = line
   return drawing.Drawing(drawing.jitter(rng, (0.45, 0.47, 0.45)), shapes, found)
 
@@ -128,7 +128,7 @@ def _icon(
 ) -> list[drawing.Shape]:
   """A picture of the fruit."""
   green = drawing.jitter(rng, (0.2, 0.45, 0.15))
-  leaf = drawing.turned(drawing.disc(0, 0, 0.022, 0.45), -0.6, x + 0.022, y - 0.05)
+  leaf = drawing.turned(drawing.disc(0.0, 0.0, 0.022, 0.45), -0.6, x + 0.022, y - 0.05)
   if juice == "cherry":
     red = drawing.jitter(rng, (0.75, 0.08, 0.14))
     stems = [
@@ -173,7 +173,7 @@ def _torn(rng: np.random.Generator, label: drawing.Outline) -> drawing.Outline:
   """A ragged corner of the label."""
   corner, centre = label[rng.integers(4)], label.mean(axis=0)
   inward = np.sign(centre - corner)
-  across, down = rng.uniform(0.05, 0.09), rng.uniform(0.04, 0.07)
+  across, down = rng.uniform(0.07, 0.11), rng.uniform(0.05, 0.08)
   tears = [(0, 0), (across, 0), (across * 0.6, down * 0.35)]
   tears += [(across * 0.45, down * 0.75), (0, down)]
   return corner + inward * np.array(tears) + -0.002 * inward

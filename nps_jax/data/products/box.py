@@ -110,8 +110,8 @@ def _fillings(
     middle = TOP + BOTTOM - border
     above, below = (middle, BOTTOM), (TOP, middle)
     found["swapped_fillings"] = [place]
-  flakes = _heap(rng, above, 520, (0.023, 0.55), (0.86, 0.70, 0.40))
-  almonds = _heap(rng, below, 300, (0.030, 0.5), (0.52, 0.30, 0.15))
+  flakes = _heap(rng, above, 520.0, (0.023, 0.55), (0.86, 0.70, 0.40))
+  almonds = _heap(rng, below, 300.0, (0.030, 0.5), (0.52, 0.30, 0.15))
   return flakes + almonds
 
 
@@ -131,7 +131,7 @@ def _heap(
   for _ in range(round(density * 2.4 * height * width)):
     x = rng.uniform(RIGHT[0] + length, RIGHT[1] - length)
     y = rng.uniform(span[0] + length, max(span[1] - length, span[0] + length))
-    piece = drawing.disc(0, 0, length * rng.uniform(0.8, 1.1), squash)[::3]
+    piece = drawing.disc(0.0, 0.0, length * rng.uniform(0.8, 1.1), squash)[::3]
     outline = drawing.turned(piece, rng.uniform(0, np.pi), x, y)
     shapes.append(drawing.Shape(outline, drawing.jitter(rng, colour, 0.1)))
   return shapes
@@ -152,7 +152,7 @@ def _damage(
     shapes.append(drawing.Shape(found["bruise"][0], dark))
   if "foreign_object" in flaws:
     x, y = rng.uniform(RIGHT[0] + 0.05, RIGHT[1] - 0.05), rng.uniform(0.22, 0.78)
-    piece = drawing.rectangle(0, 0, rng.uniform(0.05, 0.08), 0.022)
+    piece = drawing.rectangle(0.0, 0.0, rng.uniform(0.05, 0.08), 0.022)
     found["foreign_object"] = [drawing.turned(piece, rng.uniform(0, np.pi), x, y)]
     blue = drawing.jitter(rng, (0.2, 0.4, 0.65))
     shapes.append(drawing.Shape(found["foreign_object"][0], blue))

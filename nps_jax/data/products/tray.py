@@ -1,4 +1,4 @@
-"""A tray of 3 x 5 compartments, each with one pin that lies anywhere in it."""
+"""A tray of 3 x 4 compartments, each with one pin that lies anywhere in it."""
 
 from collections.abc import Collection
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from nps_jax.data import drawing
 
-ROWS, COLUMNS = 3, 5
-LEFT, TOP, WIDTH, HEIGHT = 0.06, 0.14, 0.176, 0.24  # of the first compartment
-WALL = 0.016
-LENGTH, NEEDLE, HEAD = 0.12, 0.019, 0.031  # of a pin, and its head's radius
-YELLOW, STEEL = (0.93, 0.76, 0.12), (0.50, 0.51, 0.54)
+ROWS, COLUMNS = 3, 4
+LEFT, TOP, WIDTH, HEIGHT = 0.08, 0.125, 0.21, 0.25  # of the first compartment
+WALL = 0.018
+LENGTH, NEEDLE, HEAD = 0.13, 0.025, 0.033  # of a pin, and its head's radius
+YELLOW, STEEL = (0.93, 0.76, 0.12), (0.36, 0.37, 0.40)
 STRANGE = ((0.75, 0.12, 0.12), (0.15, 0.35, 0.75), (0.15, 0.6, 0.25))
-PIN_AREA = 0.0045
+PIN_AREA = 0.0052
 
 FLAWS = (
   drawing.Flaw("missing_pin", True, PIN_AREA, relative=False),
@@ -78,7 +78,7 @@ def _cell(
   if flaw == "missing_pin":
     found[flaw] = [drawing.rectangle(x, y, WIDTH - WALL, HEIGHT - WALL)]
     return []
-  bend = rng.choice([-1, 1]) * rng.uniform(1.0, 1.8) if flaw == "bent_pin" else 0.0
+  bend = rng.choice([-1, 1]) * rng.uniform(1.3, 2.2) if flaw == "bent_pin" else 0.0
   head = STRANGE[rng.integers(len(STRANGE))] if flaw == "wrong_colour" else YELLOW
   first = _pin(rng, x, y, head, bend)
   if flaw == "extra_pin":
@@ -107,14 +107,14 @@ def _pin(
   length = LENGTH * rng.uniform(0.95, 1.05)
   angle = rng.uniform(0, 2 * np.pi)
   tip = (length / 2 * np.cos(bend), length / 2 * np.sin(bend))
-  needle = drawing.stroke([(-length / 2, 0), (0, 0), tip], NEEDLE)
+  needle = drawing.stroke([(-length / 2, 0.0), (0.0, 0.0), tip], NEEDLE)
   radius = HEAD * rng.uniform(0.94, 1.06)
-  cap = drawing.disc(-length / 2, 0, radius / 2)
-  parts = [*needle, drawing.disc(-length / 2, 0, radius), cap]
-  corners = drawing.turned(np.concatenate(parts), angle, 0, 0)
+  cap = drawing.disc(-length / 2, 0.0, radius / 2)
+  parts = [*needle, drawing.disc(-length / 2, 0.0, radius), cap]
+  corners = drawing.turned(np.concatenate(parts), angle, 0.0, 0.0)
   room = np.array([WIDTH - WALL, HEIGHT - WALL]) / 2
-  low = np.minimum(-room - corners.min(axis=0), 0)
-  high = np.maximum(room - corners.max(axis=0), low)
+  low = -room - corners.min(axis=0)
+  high = room - corners.max(axis=0)
   at = np.array([x, y]) + rng.uniform(low, high)
   steel, colour = drawing.jitter(rng, STEEL), drawing.jitter(rng, head)
   light = tuple(min(1.0, 0.25 + 0.85 * value) for value in colour)

@@ -1,0 +1,254 @@
+"""A run's folder: settings that stay, frozen weights, and the newest intact step."""
+
+import json
+import logging
+import shutil
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import ml_collections
+import numpy as np
+import pytest
+
+from nps_jax import checkpoints
+from nps_jax import config as settings
+from nps_jax import distributed
+
+ENCODER = {"name": "resnet18", "file": "a.safetensors", "sha256": "0f", "deepest": 4}
+FIELDS = traverse_util.flatten_dict(settings.defaults().to_dict(), sep=".")
+LIKE = {"variables": {"a": jax.ShapeDtypeStruct((3,), jnp.float32)}}
+
+
+def description(changes=(), categories=("nuts", "bag"), encoder=None):
+  config = settings.defaults()
+  config.update_from_flattened_dict(dict(changes))
+  config = ml_collections.FrozenConfigDict(config)
+  return checkpoints.Description(config, categories, 4, encoder or dict(ENCODER))
+
+
+def changed(value):
+  """Another value of the same type."""
+  if isinstance(value, bool):
+    return not value
+  return value + (value[:1] if isinstance(value, tuple) else type(value)(1))
+
+
+def items(step):
+  variables = {"a": jnp.full(3, step, jnp.float32)}
+  return {"variables": variables, "opt": {"m": (jnp.arange(2), jnp.float32(0.5))}}
+
+
+def saved(workdir, *steps, keep=3):
+  keeper = checkpoints.Checkpoints(workdir, keep)
+  for step in steps:
+    keeper.save(step, items(step))
+  keeper.close()
+
+
+def restored(workdir, like=LIKE, keep=3):
+  keeper = checkpoints.Checkpoints(workdir, keep)
+  found = keeper.restore(like)
+  keeper.close()
+  return found
+
+
+def steps(workdir):
+  return sorted(each.name for each in (workdir / checkpoints.STEPS).iterdir())
+
+
+def assert_same(found, wanted):
+  assert jax.tree.structure(found) == jax.tree.structure(wanted)
+  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+    assert (one.dtype, one.shape) == (other.dtype, other.shape)
+    assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+
+
+def test_a_run_is_described_once(tmp_path):
+  about = description({"encoder.levels": (2, 3), "context.templates": ("a {}", "{}")})
+  checkpoints.describe(tmp_path, about)
+  text = (tmp_path / checkpoints.CONFIG).read_text()
+  assert json.loads(text)["config"]["encoder"]["levels"] == [2, 3]
+  assert json.loads(text)["categories"] == ["nuts", "bag"]
+  checkpoints.describe(tmp_path, about)
+  assert (tmp_path / checkpoints.CONFIG).read_text() == text
+  assert [each.name for each in tmp_path.iterdir()] == [checkpoints.CONFIG]
+
+
+def test_a_description_survives_the_disk_with_its_tuples(tmp_path):
+  about = description({"encoder.levels": (2, 3), "context.templates": ("a {}", "{}")})
+  checkpoints.describe(tmp_path, about)
+  found = checkpoints.read_description(tmp_path)
+  assert found == about
+  assert found.config.encoder.levels == (2, 3)
+  assert found.config.context.templates == ("a {}", "{}")
+  assert settings.fingerprint(found.config) == settings.fingerprint(about.config)
+  for name, value in FIELDS.items():
+    held = traverse_util.flatten_dict(found.config.to_dict(), sep=".")[name]
+    assert type(held) is type(value), name
+
+
+@pytest.mark.parametrize("name", sorted(set(FIELDS) - set(checkpoints.FREE)))
+def test_a_changed_field_bars_going_on_and_is_named_with_both_values(tmp_path, name):
+  checkpoints.describe(tmp_path, description())
+  text = (tmp_path / checkpoints.CONFIG).read_text()
+  old, new = FIELDS[name], changed(FIELDS[name])
+  with pytest.raises(ValueError, match="holds a run with other settings") as caught:
+    checkpoints.describe(tmp_path, description({name: new}))
+  listed = str(caught.value).splitlines()
+  assert listed[1:-1] == [f"  config.{name}: {old!r} in the workdir, {new!r} asked for"]
+  assert listed[-1].startswith("Use another --workdir")
+  assert (tmp_path / checkpoints.CONFIG).read_text() == text
+
+
+@pytest.mark.parametrize("name", checkpoints.FREE)
+def test_a_free_field_may_change(tmp_path, name):
+  checkpoints.describe(tmp_path, description())
+  text = (tmp_path / checkpoints.CONFIG).read_text()
+  checkpoints.describe(tmp_path, description({name: changed(FIELDS[name])}))
+  assert (tmp_path / checkpoints.CONFIG).read_text() == text
+
+
+def test_every_difference_is_listed_even_beyond_the_config(tmp_path):
+  checkpoints.describe(tmp_path, description())
+  other = description(
+    {"seed": 3, "codebook.size": 64, "data.threads": 7},
+    categories=("nuts",),
+    encoder=ENCODER | {"sha256": "1f"},
+  )
+  with pytest.raises(ValueError, match=str(tmp_path)) as caught:
+    checkpoints.describe(tmp_path, other)
+  listed = [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:-1]]
+  assert listed == ["categories", "encoder", "config.codebook.size", "config.seed"]
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"is not a run: it has no config\.json"):
+    checkpoints.read_description(tmp_path)
+
+
+def test_frozen_weights_come_back_bit_by_bit(tmp_path):
+  rng = np.random.default_rng(0)
+  odd = np.float32([np.nan, -0.0, np.inf, np.finfo(np.float32).tiny / 2])
+  tree = {
+    "encoder": {
+      "block1.conv": {"kernel": rng.normal(size=(3, 3, 2, 4)).astype(np.float32)},
+      "stem": {"bias": odd, "half": jnp.arange(5, dtype=jnp.bfloat16)},
+    },
+    "context": {"vectors": rng.normal(size=(6, 2)).astype(np.float32).T},
+  }
+  checkpoints.write_frozen(tmp_path, tree)
+  assert_same(checkpoints.read_frozen(tmp_path), tree)
+
+
+def test_frozen_weights_are_written_once(tmp_path):
+  first, second = {"a": np.zeros(2, np.float32)}, {"a": np.ones(2, np.float32)}
+  checkpoints.write_frozen(tmp_path, first)
+  checkpoints.write_frozen(tmp_path, second)
+  assert_same(checkpoints.read_frozen(tmp_path), first)
+
+
+def test_hosts_that_do_not_lead_write_neither_settings_nor_weights(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(distributed, "is_lead", lambda: False)
+  checkpoints.describe(tmp_path, description())
+  checkpoints.write_frozen(tmp_path, {"a": np.zeros(2, np.float32)})
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_run_has_nothing_to_restore(tmp_path):
+  assert restored(tmp_path) is None
+
+
+def test_the_newest_step_comes_back_and_so_do_only_the_items_asked_for(tmp_path):
+  saved(tmp_path, 4, 10, 9)
+  like = jax.tree.map(jnp.zeros_like, items(0))
+  step, found = restored(tmp_path, like)
+  assert step == 10
+  assert_same(found, items(10))
+  step, found = restored(tmp_path)
+  assert (step, list(found)) == (10, ["variables"])
+  assert_same(found["variables"], items(10)["variables"])
+
+
+def test_only_the_newest_steps_are_kept(tmp_path):
+  saved(tmp_path, 1, 2, 3, keep=2)
+  assert steps(tmp_path) == ["2", "3"]
+  saved(tmp_path, 4, 5, keep=2)
+  assert steps(tmp_path) == ["4", "5"]
+
+
+def empty(step):
+  shutil.rmtree(step)
+  step.mkdir()
+
+
+def lacks_an_item(step):
+  shutil.rmtree(step / "variables")
+
+
+def has_an_empty_item(step):
+  lacks_an_item(step)
+  (step / "variables").mkdir()
+
+
+def has_cut_off_files(step):
+  for file in step.rglob("*"):
+    if file.is_file():
+      file.write_bytes(file.read_bytes()[:10])
+
+
+@pytest.mark.parametrize(
+  "damage", [empty, lacks_an_item, has_an_empty_item, has_cut_off_files]
+)
+def test_a_damaged_newest_step_is_passed_over_with_a_warning(tmp_path, caplog, damage):
+  saved(tmp_path, 2, 5, 12)
+  damage(tmp_path / checkpoints.STEPS / "12")
+  with caplog.at_level(logging.WARNING, logger="absl"):
+    step, found = restored(tmp_path)
+  assert step == 5
+  assert_same(found["variables"], items(5)["variables"])
+  assert "Checkpoint 12 cannot be read, passed over: " in caplog.text
+  assert "Checkpoint 5 cannot" not in caplog.text
+
+
+def test_a_step_whose_saving_was_interrupted_is_neither_restored_nor_in_the_way(
+  tmp_path,
+):
+  saved(tmp_path, 2)
+  place = tmp_path / checkpoints.STEPS
+  shutil.copytree(place / "2", place / "4.orbax-checkpoint-tmp")
+  assert restored(tmp_path)[0] == 2
+  saved(tmp_path, 4)
+  assert steps(tmp_path) == ["2", "4"]
+  assert_same(restored(tmp_path)[1]["variables"], items(4)["variables"])
+
+
+def sharded(mesh, spec, shape, dtype=jnp.float32):
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+
+
+def test_a_step_is_restored_onto_the_mesh_that_is_asked_for(tmp_path):
+  mesh = distributed.mesh(8)
+  values = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+  rows, whole = PartitionSpec("data"), PartitionSpec()
+  keeper = checkpoints.Checkpoints(tmp_path, 1)
+  tree = {
+    "rows": distributed.put_rows(mesh, values),
+    "whole": distributed.put_replicated(mesh, values),
+  }
+  keeper.save(1, {"variables": tree})
+  keeper.close()
+  half = Mesh(mesh.devices[:4], ("data",), axis_types=(AxisType.Auto,))
+  for target, spec in ((mesh, rows), (mesh, whole), (half, rows)):
+    like = {name: sharded(target, spec, (16, 3)) for name in tree}
+    _, found = restored(tmp_path, {"variables": like})
+    for each in found["variables"].values():
+      assert each.sharding == NamedSharding(target, spec)
+      count = target.size if spec == rows else 1
+      shards = {one.device: np.asarray(one.data) for one in each.addressable_shards}
+      parts = np.split(values, count)
+      for at, device in enumerate(target.devices.flat):
+        np.testing.assert_array_equal(shards[device], parts[at % count])

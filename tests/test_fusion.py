@@ -1,0 +1,142 @@
+"""Embedding, blocks and decoder against slow float64 NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nps_jax.models import fusion
+
+CLOSE = {"rtol": 2e-4, "atol": 2e-5}
+
+
+def drawn(seed, *shape):
+  return jnp.float32(np.random.default_rng(seed).normal(size=shape))
+
+
+def randomised(params, seed=0):
+  """Parameters none of which is 0 or 1, so that each of them shows."""
+  leaves, tree = jax.tree.flatten(params)
+  rng = np.random.default_rng(seed)
+  noisy = [leaf + 0.3 * rng.normal(size=leaf.shape) for leaf in leaves]
+  return jax.tree.unflatten(tree, [np.float32(leaf) for leaf in noisy])
+
+
+def convolved(feats, kernel, stride):
+  """By loops, zeros around; kernel is height x width x in x out."""
+  size = kernel.shape[0]
+  pad = size // 2
+  padded = np.pad(np.float64(feats), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+  rows = (feats.shape[1] + 2 * pad - size) // stride + 1
+  columns = (feats.shape[2] + 2 * pad - size) // stride + 1
+  found = np.zeros((feats.shape[0], rows, columns, kernel.shape[3]))
+  for y, x in np.ndindex(rows, columns):
+    window = padded[:, y * stride :, x * stride :][:, :size, :size]
+    found[:, y, x] = np.einsum("byxi,yxio->bo", window, np.float64(kernel))
+  return found
+
+
+def group_normed(feats, groups, params):
+  found = np.zeros(feats.shape)
+  width = feats.shape[-1] // groups
+  for b, group in np.ndindex(feats.shape[0], groups):
+    span = slice(group * width, (group + 1) * width)
+    part = feats[b, ..., span]
+    found[b, ..., span] = (part - part.mean()) / np.sqrt(part.var() + 1e-6)
+  return found * np.float64(params["scale"]) + np.float64(params["bias"])
+
+
+def slow_block(feats, params, groups, stride=1):
+  feats = convolved(feats, params["Conv_0"]["kernel"], stride)
+  return np.maximum(group_normed(feats, groups, params["GroupNorm_0"]), 0)
+
+
+def slow_upsample(feats, grid):
+  """Bilinear between cell centres, for grids at least as fine."""
+  parts = []
+  for old, new in zip(feats.shape[1:3], grid, strict=True):
+    at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    parts.append(np.maximum(1 - np.abs(at[:, None] - np.arange(old)), 0))
+  return np.einsum("yh,xw,bhwd->byxd", *parts, np.float64(feats))
+
+
+@pytest.mark.parametrize(
+  ("level", "side", "want"),
+  [(2, (256, 256), (64, 64)), (5, (64, 96), (2, 3)), (6, (64, 96), (1, 2))],
+)
+def test_grids_halve_from_level_to_level(level, side, want):
+  assert fusion.grid_at(level, side) == want
+
+
+def test_widths_halve_towards_fine_levels_but_not_below_eight():
+  found = [fusion.level_width(64, level) for level in range(6)]
+  assert found == [8, 8, 16, 32, 64, 64]
+
+
+def test_upsampling_agrees_with_float64():
+  feats = drawn(0, 2, 3, 2, 4)
+  found = fusion.upsample(feats, (6, 5))
+  np.testing.assert_allclose(found, slow_upsample(feats, (6, 5)), **CLOSE)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (1, 1)])
+def test_a_convolution_block_agrees_with_loops(kernel, stride):
+  feats = drawn(1, 2, 6, 4, 5)
+  block = fusion.ConvBlock(16, kernel=kernel, stride=stride)
+  params = randomised(block.init(jax.random.key(0), feats)["params"])
+  found = block.apply({"params": params}, feats)
+  np.testing.assert_allclose(found, slow_block(feats, params, 2, stride), **CLOSE)
+
+
+def test_a_residual_block_agrees_with_loops_and_starts_as_identity():
+  feats = drawn(2, 2, 4, 4, 16)
+  block = fusion.ResidualBlock()
+  params = block.init(jax.random.key(0), feats)["params"]
+  np.testing.assert_array_equal(
+    block.apply({"params": params}, feats), np.maximum(feats, 0)
+  )
+  params = randomised(params)
+  inner = slow_block(feats, params["ConvBlock_0"], 2)
+  inner = convolved(inner, params["Conv_0"]["kernel"], 1)
+  want = np.maximum(feats + group_normed(inner, 2, params["GroupNorm_0"]), 0)
+  np.testing.assert_allclose(block.apply({"params": params}, feats), want, **CLOSE)
+
+
+def test_the_embedding_is_strided_convolutions():
+  feats = drawn(3, 2, 8, 8, 8)
+  model = fusion.OneClassEmbedding(16, 2)
+  params = randomised(model.init(jax.random.key(0), feats)["params"])
+  inner = slow_block(feats, params["ConvBlock_0"], 2, stride=2)
+  want = convolved(inner, params["Conv_0"]["kernel"], 2) + params["Conv_0"]["bias"]
+  assert want.shape == (2, 2, 2, 16)
+  np.testing.assert_allclose(model.apply({"params": params}, feats), want, **CLOSE)
+
+
+def test_the_decoder_fuses_each_level_with_its_priors():
+  """Two levels without residual blocks, each step by hand."""
+  embedding, side = drawn(4, 2, 1, 2, 6), (32, 64)
+  priors = {4: [drawn(5, 2, 2, 4, 3)], 3: [drawn(6, 2, 4, 8, 3), drawn(7, 2, 4, 8, 2)]}
+  model = fusion.FusionDecoder({3: 5, 4: 7}, 32, 0)
+  params = randomised(
+    model.init(jax.random.key(0), embedding, 5, side, priors)["params"]
+  )
+  found = model.apply({"params": params}, embedding, 5, side, priors)
+  assert set(found) == {3, 4}
+  feats = embedding
+  for level, groups in ((4, 4), (3, 2)):
+    feats = slow_upsample(feats, fusion.grid_at(level, side))
+    feats = np.concatenate([feats, *priors[level]], axis=-1)
+    feats = slow_block(feats, params[f"fuse{level}"], groups)
+    head = params[f"head{level}"]
+    want = convolved(feats, head["kernel"], 1) + head["bias"]
+    np.testing.assert_allclose(found[level], want, **CLOSE)
+
+
+def test_levels_between_compared_ones_are_passed_through_without_a_head():
+  embedding, side = drawn(8, 1, 1, 1, 4), (32, 32)
+  model = fusion.FusionDecoder({2: 5, 4: 7}, 16, 1)
+  params = model.init(jax.random.key(0), embedding, 5, side, {})["params"]
+  assert {name for name in params if name.startswith("head")} == {"head2", "head4"}
+  assert {name for name in params if name.startswith("fuse")} == {
+    f"fuse{level}" for level in (2, 3, 4)
+  }

@@ -1,0 +1,157 @@
+"""Imports only go down: the floors of the house, read from the source text."""
+
+import ast
+import graphlib
+import pathlib
+
+import pytest
+
+import nps_jax
+
+# The floors of the house; a package stands for every module in it.
+FLOORS = {
+  1: "config data distributed files losses metrics models report scoring",
+  2: "checkpoints detector telemetry",
+  3: "inference trainer",
+  4: "evaluate predict",
+  5: "train",
+}
+FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
+FLOOR[""] = 0  # nps_jax/__init__.py, which every import runs first
+FOREIGN = {"torch", "torchvision", "tensorflow"}
+LONGEST = 350  # lines
+
+
+def sources(root):
+  """The text of every module under a package, by dotted name without the package."""
+  found = {}
+  for path in sorted(root.rglob("*.py")):
+    parts = path.relative_to(root).with_suffix("").parts
+    name = ".".join(part for part in parts if part != "__init__")
+    found[name] = path.read_text(encoding="utf-8")
+  return found
+
+
+def imported(text):
+  """Every dotted name that a module imports, at its top or within a function."""
+  for node in ast.walk(ast.parse(text)):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      base = "." * node.level + (node.module or "")
+      yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def house(texts):
+  """Each module with the modules of the package that it imports."""
+  edges = {}
+  for name, text in texts.items():
+    inner = [each for each in imported(text) if each.split(".")[0] == "nps_jax"]
+    edges[name] = {module(each.partition(".")[2], texts) for each in inner}
+  return edges
+
+
+def module(name, texts):
+  """The module that an imported name is, or is defined in."""
+  while name and name not in texts:
+    name = name.rpartition(".")[0]
+  return name
+
+
+def problems(texts):
+  """What breaks the rules, one line each."""
+  lines = []
+  for name, targets in house(texts).items():
+    own = FLOOR.get(name.split(".")[0])
+    if own is None:
+      lines.append(f"{name} has no floor")
+      continue
+    for target in sorted(targets):
+      floor = FLOOR.get(target.split(".")[0])
+      if floor is None:
+        lines.append(f"{name} imports {target}, which has no floor")
+      elif floor > own:
+        lines.append(f"{name} (floor {own}) imports {target} (floor {floor})")
+  for name, text in texts.items():
+    for each in imported(text):
+      if FOREIGN & set(each.split(".")):
+        lines.append(f"{name} imports {each}")
+      if each.startswith("."):
+        lines.append(f"{name} imports {each}, relative to itself")
+    if text.count("\n") > LONGEST:
+      lines.append(f"{name} has {text.count(chr(10))} lines")
+  try:
+    graphlib.TopologicalSorter(house(texts)).prepare()
+  except graphlib.CycleError as error:
+    lines.append("cycle: " + " <- ".join(error.args[1]))
+  return lines
+
+
+def test_the_house_stands():
+  texts = sources(pathlib.Path(nps_jax.__file__).parent)
+  assert {"", "trainer", "data.products.box", "models.encoder"} <= set(texts)
+  edges = house(texts)
+  assert {"inference", "data.pipeline", "models.weights"} <= edges["trainer"]
+  assert {target for targets in edges.values() for target in targets} <= set(texts)
+  assert problems(texts) == []
+
+
+def test_every_name_in_the_table_is_a_module():
+  root = pathlib.Path(nps_jax.__file__).parent
+  there = {name.split(".")[0] for name in sources(root)}
+  assert set(FLOOR) <= there
+
+
+@pytest.mark.parametrize(
+  ("texts", "wanted"),
+  [
+    (
+      {"files": "from nps_jax import detector\n", "detector": ""},
+      "files (floor 1) imports detector (floor 2)",
+    ),
+    (
+      {"data.masks": "def f():\n  import nps_jax.trainer\n", "trainer": ""},
+      "data.masks (floor 1) imports trainer (floor 3)",
+    ),
+    (
+      {"": "from nps_jax.data import masks\n", "data.masks": ""},
+      " (floor 0) imports data.masks (floor 1)",
+    ),
+    ({"sprocket": ""}, "sprocket has no floor"),
+    (
+      {"train": "from nps_jax.sprocket import turn\n", "sprocket": "turn = 1\n"},
+      "train imports sprocket, which has no floor",
+    ),
+    (
+      {
+        "trainer": "from nps_jax import inference\n",
+        "inference": "from nps_jax.trainer import fit\n",
+      },
+      "cycle: trainer <- inference <- trainer",
+    ),
+    (
+      {"models.weights": "def f():\n  from safetensors.torch import load_file\n"},
+      "models.weights imports safetensors.torch.load_file",
+    ),
+    ({"losses": "import tensorflow as tf\n"}, "losses imports tensorflow"),
+    (
+      {"models.logical": "from . import fusion\n"},
+      "models.logical imports ..fusion, relative to itself",
+    ),
+    ({"losses": "\n" * 351}, "losses has 351 lines"),
+  ],
+)
+def test_each_breach_is_found(texts, wanted):
+  assert wanted in problems(texts)
+
+
+def test_the_same_floor_may_be_imported_where_nothing_leads_back():
+  texts = {
+    "train": "import os, nps_jax\nfrom nps_jax import trainer, __version__\n",
+    "trainer": "from nps_jax import inference\nimport torchlike, tensorflow_datasets\n",
+    "inference": "from nps_jax.data import masks\n",
+    "data.masks": "\n" * 350,
+    "data": "",
+    "": '"""Words."""\n',
+  }
+  assert problems(texts) == []

@@ -1,0 +1,193 @@
+"""M_LAD: what reaches what, and the novelty maps against brute force."""
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from nps_jax import config as settings
+from nps_jax.models import logical
+
+SIDE, WIDTHS = (32, 32), {3: 8, 4: 12}
+SHAPES = {3: (4, 4, 8), 4: (2, 2, 12)}
+
+
+def tiny(**changes):
+  config = settings.defaults()
+  config.update(
+    {
+      "context": {"source": "learned", "width": 4},
+      "codebook": {"size": 8, "groups": 2, "map_size": 16, "width": 4},
+      "logical": {"width": 16, "blocks": 1, "embedding": 8, "local_width": 16},
+    }
+  )
+  for name, value in changes.items():
+    section, field = name.split("__")
+    config[section][field] = value
+  return ml_collections.FrozenConfigDict(config)
+
+
+def features(seed, count=3):
+  rng = np.random.default_rng(seed)
+  return {
+    level: np.float32(rng.normal(size=(count, *shape)))
+    for level, shape in SHAPES.items()
+  }
+
+
+def on_device(feats):
+  return jax.tree.map(jnp.asarray, feats)
+
+
+def assert_same(one, other):
+  assert jax.tree.structure(one) == jax.tree.structure(other)
+  for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    np.testing.assert_array_equal(left, right)
+
+
+def built(config, categories=2, vectors=None, seed=0):
+  model = logical.LogicalModule(WIDTHS, 4, categories, config)
+  row = jnp.zeros((3,), jnp.int32)
+  key = jax.random.key(seed)
+  held = model.init(
+    key, on_device(features(0)), vectors, row, jnp.ones((3,)), SIDE, False
+  )
+  return model, held
+
+
+def run(model, held, feats, category=(0, 0, 0), valid=(1, 1, 1), vectors=None):
+  return model.apply(
+    held,
+    *(on_device(feats), vectors, jnp.int32(category), jnp.float32(valid), SIDE, False),
+  )
+
+
+def trained(model, held, feats, valid=(1, 1, 1), steps=3):
+  """The module's state after some updates of its codebooks alone."""
+  for step in range(steps):
+    found, changed = model.apply(
+      held,
+      *(on_device(feats), None, jnp.int32((0, 1, 0)), jnp.float32(valid), SIDE, True),
+      mutable=["codes", "intermediates"],
+      rngs={"codes": jax.random.key(step)},
+    )
+    held = {"params": held["params"], "codes": changed["codes"]}
+  return found, held
+
+
+def test_the_local_head_sees_a_few_cells_only():
+  model, held = built(tiny())
+  feats = features(1)
+  before = run(model, held, feats).local[3]
+  feats[3][:, 0, 0] += 5
+  after = run(model, held, feats).local[3]
+  moved = np.abs(np.asarray(after - before)).max(axis=(0, 3)) > 0
+  want = np.zeros((4, 4), bool)
+  want[:2, :2] = True  # a 3x3 convolution around the corner, and no further
+  np.testing.assert_array_equal(moved, want)
+
+
+def test_everything_rebuilt_comes_through_the_embedding_and_the_priors():
+  model, held = built(tiny())
+  feats = features(2)
+  before = run(model, held, feats)
+  feats[3] = features(3)[3]  # not the deepest level, which alone is embedded
+  after = run(model, held, feats)
+  for level in WIDTHS:
+    np.testing.assert_array_equal(before.rebuilt[level], after.rebuilt[level])
+  feats[4] = features(3)[4]
+  moved = run(model, held, feats)
+  assert np.abs(moved.rebuilt[3] - after.rebuilt[3]).max() > 1e-3
+
+
+def test_levels_are_read_without_their_scale():
+  model, held = built(tiny())
+  feats = features(4)
+  found = run(model, held, feats)
+  other = run(model, held, {level: 100 * each for level, each in feats.items()})
+  for level in WIDTHS:
+    np.testing.assert_allclose(
+      found.rebuilt[level], other.rebuilt[level], rtol=1e-3, atol=1e-4
+    )
+
+
+def test_each_image_has_its_own_category_s_vector():
+  vectors = jnp.float32(np.random.default_rng(5).normal(size=(2, 6)))
+  model, held = built(tiny(context__source="vectors"), vectors=vectors)
+  feats = jax.tree.map(lambda each: np.repeat(each[:1], 3, axis=0), features(5))
+  found = run(model, held, feats, (0, 1, 0), vectors=vectors).rebuilt[3]
+  np.testing.assert_array_equal(found[0], found[2])
+  assert np.abs(found[0] - found[1]).max() > 1e-3
+  swapped = run(model, held, feats, (1, 0, 1), vectors=vectors[::-1]).rebuilt[3]
+  np.testing.assert_array_equal(found, swapped)
+
+
+def test_without_context_the_category_changes_nothing():
+  model, held = built(tiny(context__source="none"))
+  feats = features(6)
+  one, other = (
+    run(model, held, feats, row).rebuilt[3] for row in ((0, 0, 0), (1,) * 3)
+  )
+  np.testing.assert_array_equal(one, other)
+  assert "vectors" not in held["params"] and "context" not in held["params"]
+
+
+@pytest.mark.parametrize("where", ["embedding", "levels"])
+def test_padding_rows_reach_neither_codes_nor_other_rows(where):
+  config = tiny(codebook__where=where)
+  model, held = built(config)
+  feats = features(7)
+  _, plain = trained(model, held, feats, (1, 1, 0))
+  for each in feats.values():
+    each[2] = 1e3
+  _, padded = trained(model, held, feats, (1, 1, 0))
+  assert_same(plain["codes"], padded["codes"])
+  one = run(model, padded, features(8)).rebuilt[4][:2]
+  feats = features(8)
+  for each in feats.values():
+    each[2] = -7
+  other = run(model, padded, feats, valid=(1, 1, 0)).rebuilt[4][:2]
+  np.testing.assert_array_equal(one, other)
+
+
+def test_training_starts_the_codes_and_evaluation_leaves_them():
+  model, held = built(tiny())
+  feats = features(9)
+  found, after = trained(model, held, feats)
+  for state in jax.tree.leaves(
+    after["codes"], is_leaf=lambda each: hasattr(each, "started")
+  ):
+    assert bool(state.started) and np.abs(state.codes).max() > 0
+  for level in WIDTHS:  # no novelty is computed in training
+    np.testing.assert_array_equal(found.novelty[level], 0)
+  _, kept = model.apply(
+    after,
+    *(on_device(feats), None, jnp.int32((0, 0, 0)), jnp.ones(3), SIDE, False),
+    mutable=["codes"],
+  )
+  assert_same(kept["codes"], after["codes"])
+
+
+def test_novelty_is_the_squared_distance_to_the_nearest_code():
+  model, held = built(tiny())
+  _, held = trained(model, held, features(10))
+  feats = features(11)
+  found = run(model, held, feats).novelty
+  for level, window in ((3, 3), (4, 1)):
+    codes = np.float64(held["codes"][f"novelty{level}"]["level"].codes)
+    unit = np.float64(feats[level])
+    unit /= np.linalg.norm(unit, axis=-1, keepdims=True)
+    for b, y, x in np.ndindex(unit.shape[:3]):
+      rows = slice(max(0, y - window // 2), y + window // 2 + 1)
+      columns = slice(max(0, x - window // 2), x + window // 2 + 1)
+      around = unit[b, rows, columns].reshape(-1, unit.shape[-1]).mean(axis=0)
+      want = np.square(around - codes).sum(axis=1).min()
+      np.testing.assert_allclose(found[level][b, y, x], want, rtol=1e-4, atol=1e-6)
+
+
+def test_without_codebooks_nothing_is_quantised():
+  model, held = built(tiny(codebook__enabled=False))
+  found = run(model, held, features(12))
+  assert found.novelty == {} and "codes" not in held
+  np.testing.assert_array_equal(found.commitment, 0)
