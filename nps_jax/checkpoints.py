@@ -127,7 +127,9 @@ class Checkpoints:
         (self._folder / str(step)).rename(aside)
       distributed.barrier(f"damaged-{step}")
       self._manager.reload()
-    args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+    # As NumPy: of replicated device arrays orbax would compile a slicing of each shape.
+    held = {name: jax.device_get(tree) for name, tree in items.items()}
+    args = {name: ocp.args.StandardSave(tree) for name, tree in held.items()}
     self._manager.save(step, args=ocp.args.Composite(**args), force=True)
 
   def restore(self, like: Mapping[str, Tree]) -> tuple[int, dict[str, Tree]] | None:

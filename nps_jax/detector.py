@@ -38,7 +38,7 @@ class Detector:
     return tuple(self.config.encoder.levels)
 
   @property
-  def _widths(self) -> ml_collections.FrozenConfigDict:
+  def _widths(self) -> dict[int, int]:
     widths = encoders.level_widths(self.config.encoder.name)
     return {level: widths[level] for level in self.levels}
 

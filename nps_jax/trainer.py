@@ -1,6 +1,7 @@
 """Training: `fit` reads top to bottom, from the devices to the calibrated run."""
 
 from collections.abc import Mapping, Sequence
+import itertools
 import math
 import operator
 import pathlib
@@ -71,9 +72,11 @@ def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> inference.R
   state = distributed.put_replicated(mesh, create_state(model, optimizer))
   frozen = distributed.put_replicated(mesh, loaded.params)
   keeper = checkpoints.Checkpoints(workdir, config.checkpoint.keep)
-  state = restore(keeper, state)
-  train(model, optimizer, mesh, frozen, state, datasets, keeper, workdir)
-  keeper.close()
+  try:
+    state = restore(keeper, state)
+    train(model, optimizer, mesh, frozen, state, datasets, keeper, workdir)
+  finally:
+    keeper.close()
 
   run = inference.open_run(workdir, calibrated=False)
   return inference.calibrate(run, datasets)
@@ -145,20 +148,21 @@ def train(
     workdir, step=step, steps=steps, batch_size=config.train.batch_size
   )
   terms = {}
-  for batch in batches:
-    before = terms
-    state, terms = update(state, source, distributed.put_rows(mesh, batch))
-    finite(step, before)  # waits for it, so that few steps are under way at once
-    step += 1
-    if step % config.train.log_every == 0 or step == steps:
-      log.write(step, finite(step, terms))
-    log.advance(step)
-    if step % config.checkpoint.every == 0 or step == steps:
-      finite(step, terms)
-      keeper.save(step, _items(state))
-    if step == steps:
-      break
-  log.close()
+  try:
+    for batch in itertools.islice(batches, steps - step):
+      before = terms
+      state, terms = update(state, source, distributed.put_rows(mesh, batch))
+      finite(step, before)  # waits for it, so that few steps are under way at once
+      step += 1
+      if step % config.train.log_every == 0 or step == steps:
+        log.write(step, finite(step, terms))
+      log.advance(step)
+      if step % config.checkpoint.every == 0 or step == steps:
+        finite(step, terms)
+        keeper.save(step, _items(state))
+  finally:
+    batches.close()
+    log.close()
   return state
 
 

@@ -26,7 +26,7 @@ def started(codes: np.ndarray) -> codebook.CodeState:
   """A running state whose codes are the given ones, each chosen once so far."""
   fresh = codebook.initial_state(*codes.shape)
   codes = jnp.asarray(codes)
-  return fresh.replace(codes=codes, sums=codes, started=jnp.ones((), bool))
+  return fresh._replace(codes=codes, sums=codes, started=jnp.ones((), bool))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -96,7 +96,7 @@ def test_gradients_pass_straight_to_the_input_and_never_to_the_codes(training):
   feats, codes, pull = drawn(4, 2, 3, 3, 4), drawn(5, 6, 4), drawn(6, 2, 3, 3, 4)
 
   def quantise(feats, codes):
-    state = {"codes": {"group0": started(drawn(5, 6, 4)).replace(codes=codes)}}
+    state = {"codes": {"group0": started(drawn(5, 6, 4))._replace(codes=codes)}}
     model, valid = book(6), jnp.ones(2)
     if not training:
       return model.apply(state, feats, valid, False)

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from flax import linen as nn
-from flax import struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -11,8 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 SAMPLE = 2048  # features of a batch, at most, that move a level's codes in one step
 
 
-@struct.dataclass
-class CodeState:
+class CodeState(NamedTuple):
   """One group of codes and the running statistics that they are means of."""
 
   codes: Float[Array, "k d"]
@@ -58,7 +56,7 @@ def start(
 ) -> CodeState:
   """The state with codes drawn from the features, unless it had started before."""
   drawn = _draw(feats, weight, key, state.codes.shape[0])
-  fresh = state.replace(codes=drawn, sums=drawn, started=jnp.ones((), bool))
+  fresh = state._replace(codes=drawn, sums=drawn, started=jnp.ones((), bool))
   keep = state.started | (jnp.sum(weight) == 0)
   return jax.tree.map(lambda old, new: jnp.where(keep, old, new), state, fresh)
 
@@ -99,7 +97,7 @@ def update(
   gap = jnp.sum(jnp.square(feats - state.codes[index]), axis=-1)
   far = jnp.where(weight > 0, jnp.maximum(gap, 1e-12), 0.0)
   drawn = _draw(feats, far, key, size)
-  return state.replace(
+  return state._replace(
     codes=jnp.where(stale[:, None], drawn, codes),
     counts=jnp.where(stale, 1.0, counts),
     sums=jnp.where(stale[:, None], drawn, sums),
@@ -121,10 +119,15 @@ def _draw(
   key: Key[Array, ""],
   count: int,
 ) -> Float[Array, "k d"]:
-  """`count` of the features with weight 1, evenly at random."""
-  reach = jnp.cumsum(weight)
-  at = jax.random.uniform(key, (count,)) * reach[-1]
-  return feats[jnp.clip(jnp.searchsorted(reach, at, side="right"), 0, len(feats) - 1)]
+  """`count` features, likelier the heavier they weigh; each once before any twice.
+
+  Gumbel noise on the log-weights gives a random order without replacement (Kool et
+  al. 2019); features of weight 0 are never drawn while another has weight.
+  """
+  noise = jax.random.gumbel(key, weight.shape)
+  order = jnp.argsort(-(jnp.log(weight) + noise))
+  real = jnp.maximum(jnp.sum(weight > 0), 1)
+  return feats[order[jnp.arange(count) % real]]
 
 
 class LevelCodebook(nn.Module):

@@ -1,0 +1,210 @@
+"""A finished run, evaluated and used on images: files, numbers, wrong requests."""
+
+import csv
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+import runs
+import tifffile
+
+from nps_jax import evaluate
+from nps_jax import inference
+from nps_jax import predict
+from nps_jax import trainer
+from nps_jax.data import folder
+from nps_jax.metrics import auroc
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+  return runs.draw(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(root, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("run")
+  return trainer.fit(runs.config(root, train__steps=2), workdir)
+
+
+@pytest.fixture(scope="module")
+def results(run):
+  return evaluate.evaluate_run(run)
+
+
+def test_results_have_the_agreed_form(run, results):
+  stored = json.loads((run.folder / "results.json").read_text())
+  assert stored == results and [each["category"] for each in stored] == [
+    "tray",
+    "bottle",
+  ]
+  fields = "category image_auroc au_spro au_pro pixel_auroc n_test steps seconds"
+  for each in stored:
+    assert list(each) == [*fields.split(), "config_hash"]
+    assert set(each["au_spro"]["mean"]) == {"0.01", "0.05", "0.1", "0.3", "1.0"}
+    assert each["steps"] == 2 and each["seconds"] > 0 and len(each["config_hash"]) == 12
+  # Five good images; two of each flaw, and no pair at two images each.
+  assert [each["n_test"] for each in stored] == [5 + 2 * 6, 5 + 2 * 8]
+  assert set(stored[0]["image_auroc"]["by_kind"]) >= {"missing_pin", "dirt"}
+  assert (run.folder / "results.csv").exists() and (run.folder / "results.md").exists()
+
+
+def test_image_auroc_is_that_of_the_scores(run, root, results):
+  data = folder.open_category(root, "tray")
+  scored = list(inference.scores(run, data.test, "tray"))
+  assert [record.id for record, _, _ in scored] == [each.id for each in data.test]
+  by_kind = {}
+  for record, _, score in scored:
+    by_kind.setdefault(record.kind, []).append(score)
+  good = np.array(by_kind["good"])
+  want = auroc.auroc(good, np.array(by_kind["logical_anomalies"]))
+  assert results[0]["image_auroc"]["logical"] == want
+
+
+def test_an_image_s_score_depends_on_nothing_but_the_image(run, root):
+  data = folder.open_category(root, "bottle")
+  whole = {r.id: (m, s) for r, m, s in inference.scores(run, data.test, "bottle")}
+  for record, values, score in inference.scores(run, data.test[3:5], "bottle"):
+    np.testing.assert_allclose(values, whole[record.id][0], rtol=1e-4, atol=1e-4)
+    assert score == pytest.approx(whole[record.id][1], rel=1e-3)
+
+
+def test_calibration_reads_no_test_image(run, root, tmp_path, monkeypatch):
+  """With the test folder gone, training and calibration end the same."""
+  moved = tmp_path / "data"
+  shutil.copytree(root, moved, ignore=shutil.ignore_patterns("test", "ground_truth"))
+  other = trainer.fit(runs.config(moved, train__steps=2), tmp_path / "run")
+  for name, scales in run.calibrations.items():
+    for source, moments in scales.evidence.items():
+      np.testing.assert_array_equal(
+        moments, other.calibrations[name].evidence[source], err_msg=source
+      )
+
+
+def test_a_moved_data_set_is_found_by_its_root(run, root, results, tmp_path):
+  shutil.copytree(root, tmp_path / "moved")
+  opened = inference.open_run(run.folder)
+  assert evaluate.evaluate_run(opened, str(tmp_path / "moved")) == results
+  with pytest.raises(FileNotFoundError, match="does not exist"):
+    evaluate.evaluate_run(opened, str(tmp_path / "lost"))
+
+
+def test_maps_come_at_the_images_own_size():
+  values = np.arange(4.0).reshape(2, 2)
+  found = inference.at_size(values, (2, 4))
+  assert found.dtype == np.float32
+  want = [[0, 0.25, 0.75, 1], [2, 2.25, 2.75, 3]]
+  np.testing.assert_allclose(found, want, atol=1e-6)
+
+
+def test_prediction_writes_maps_overlays_and_scores(run, root, tmp_path):
+  source, out = tmp_path / "in", tmp_path / "out"
+  (source / "deep").mkdir(parents=True)
+  images = sorted((root / "tray" / "test" / "good").glob("*.png"))
+  shutil.copy(images[0], source / "a b.png")
+  Image.open(images[1]).resize((90, 50)).convert("L").save(source / "deep" / "ü.jpg")
+  found = folder.images([str(source)])
+  predict.predict(run, found, "tray", out)
+  rows = list(csv.DictReader((out / "scores.csv").open(encoding="utf-8")))
+  assert [row["id"] for row in rows] == ["a b", "deep/ü"]
+  for row, size in zip(rows, [(64, 64), (50, 90)], strict=True):
+    values = tifffile.imread(out / "maps" / f"{row['id']}.tiff")
+    assert values.dtype == np.float32 and values.shape == size
+    assert float(row["map_max"]) == pytest.approx(values.max(), rel=1e-6)
+    with Image.open(out / "overlays" / f"{row['id']}.png") as picture:
+      assert picture.size == size[::-1] and picture.mode == "RGB"
+  wanted = {
+    record.image.name: score
+    for record, _, score in inference.scores(
+      run, folder.open_category(root, "tray").test, "tray"
+    )
+    if record.kind == "good"
+  }
+  assert float(rows[0]["score"]) == pytest.approx(wanted[images[0].name], rel=1e-3)
+  with pytest.raises(ValueError, match="holds files already; give a new or empty"):
+    predict.predict(run, found, "tray", out)
+
+
+def test_bad_images_are_listed_and_nothing_is_written(run, tmp_path):
+  for name in ("one", "two"):
+    (tmp_path / f"{name}.png").write_bytes(b"no image")
+  images = folder.images([str(tmp_path)])
+  with pytest.raises(ValueError, match=r"2 of 2 images cannot be read:\n.*one.png"):
+    predict.predict(run, images, "tray", tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+
+
+def test_the_category_must_be_one_of_the_run(run):
+  assert predict.choose_category(run, "tray") == "tray"
+  for name in (None, "bag"):
+    with pytest.raises(ValueError, match=r"this run knows tray, bottle\. Name the"):
+      predict.choose_category(run, name)
+
+
+def test_overlays_colour_what_is_anomalous_and_nothing_else():
+  image = np.full((1, 3, 3), 100, np.uint8)
+  found = predict.overlay(image, np.array([[0.1, 0.5, 9.0]]))
+  np.testing.assert_array_equal(found[0, 0], [100, 100, 100])
+  want = np.rint(0.25 * 100 + 0.75 * np.array([255, 0, 0]))
+  np.testing.assert_array_equal(found[0, 1], want)
+  np.testing.assert_array_equal(found[0, 2], want)
+
+
+def test_folders_that_are_no_finished_run_are_refused(run, tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"is not a run: it has no config\.json"):
+    inference.open_run(tmp_path)
+  copy = tmp_path / "copy"
+  shutil.copytree(run.folder, copy)
+  (copy / inference.CALIBRATION).unlink()
+  with pytest.raises(FileNotFoundError, match=r"calibration\.npz is missing: the tr"):
+    inference.open_run(copy)
+  shutil.rmtree(copy / "checkpoints")
+  with pytest.raises(FileNotFoundError, match="has no checkpoint that can be read"):
+    inference.open_run(copy)
+
+
+@pytest.mark.parametrize(
+  ("command", "message"),
+  [
+    (["train", "--workdir=x"], "--config"),
+    (["train", "--config={configs}/synthetic.py"], "--workdir"),
+    (
+      ["train", "--workdir=x", "--config={configs}/synthetic.py", "--config.trian=3"],
+      'Did you mean "train"',
+    ),
+    (
+      ["train", "--workdir=x", "--config={configs}/loco.py"],
+      "config.data.root is empty. Set it to the folder",
+    ),
+    (
+      [
+        *("train", "--workdir=x", "--config={configs}/synthetic.py"),
+        "--config.train.steps=few",
+      ],
+      "train.steps",
+    ),
+    (["evaluate", "--run=nowhere"], "Error: nowhere is not a run"),
+    (
+      ["predict", "--run=nowhere", "--out=x", "--images=lost.png"],
+      "Error: lost.png does not exist",
+    ),
+  ],
+)
+def test_wrong_commands_are_answered(command, message, tmp_path):
+  module, *flags = command
+  flags = [flag.format(configs=runs.CONFIGS) for flag in flags]
+  done = subprocess.run(
+    [sys.executable, "-m", f"nps_jax.{module}", *flags],
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd=tmp_path,
+  )
+  assert done.returncode != 0
+  assert message in done.stderr + done.stdout, done.stderr
+  assert not any(pathlib.Path(tmp_path).iterdir())

@@ -1,0 +1,146 @@
+"""Training end to end at a tiny size: devices, resumption, caches, faults."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+import runs
+
+from nps_jax import checkpoints
+from nps_jax import telemetry
+from nps_jax import trainer
+
+TERMS = ("loss", "logical/reconstruction", "structural/reconstruction")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+  return runs.draw(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def whole(root, tmp_path_factory):
+  """An uninterrupted run on eight devices: its folder and what `fit` opened."""
+  workdir = tmp_path_factory.mktemp("whole")
+  return workdir, trainer.fit(runs.config(root), workdir)
+
+
+def curve(workdir: pathlib.Path) -> np.ndarray:
+  lines = telemetry.read(workdir)
+  assert [line["step"] for line in lines] == list(range(1, 7))
+  return np.array([[line[name] for name in TERMS] for line in lines])
+
+
+def assert_same(one, other):
+  assert jax.tree.structure(one) == jax.tree.structure(other)
+  for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    np.testing.assert_array_equal(np.asarray(left), np.asarray(right))
+
+
+def test_the_loss_falls_and_is_the_sum_of_its_terms(whole):
+  losses = curve(whole[0])
+  assert losses[-1, 0] < losses[0, 0]
+  last = telemetry.read(whole[0])[-1]
+  assert last["loss"] == pytest.approx(
+    sum(value for name, value in last.items() if name.startswith(("log", "str"))),
+    rel=1e-6,
+  )
+
+
+def test_one_device_ends_with_the_losses_of_eight(whole, root, tmp_path):
+  """The command on one device, in a process of its own."""
+  command = [sys.executable, "-m", "nps_jax.train", f"--workdir={tmp_path / 'one'}"]
+  command += [f"--config={runs.CONFIGS / 'synthetic.py'}", *runs.overrides(root)]
+  unset = ("XLA_FLAGS",)
+  environment = {name: text for name, text in os.environ.items() if name not in unset}
+  done = subprocess.run(
+    command, env=environment, capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 0, done.stderr
+  np.testing.assert_allclose(curve(tmp_path / "one"), curve(whole[0]), rtol=1e-4)
+  assert "| mean |" in done.stdout and str(tmp_path / "one") in done.stdout
+  assert "orbax" not in done.stderr and "RANDOM ENCODER WEIGHTS" in done.stderr
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(whole, root, tmp_path, monkeypatch):
+  advance = telemetry.Telemetry.advance
+
+  def fail(self, step):
+    if step == 5:
+      raise KeyboardInterrupt
+    advance(self, step)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(telemetry.Telemetry, "advance", fail)
+    with pytest.raises(KeyboardInterrupt):
+      trainer.fit(runs.config(root), tmp_path)
+  steps = sorted(each.name for each in (tmp_path / checkpoints.STEPS).iterdir())
+  assert steps == ["3"]
+  run = trainer.fit(runs.config(root), tmp_path)
+  assert run.step == 6
+  assert_same(run.variables, whole[1].variables)
+  assert_same(run.calibrations, whole[1].calibrations)
+  np.testing.assert_array_equal(curve(tmp_path), curve(whole[0]))
+
+
+def test_a_finished_run_is_not_trained_again(whole, root, monkeypatch):
+  def refuse(*_, **__):
+    raise AssertionError("no batch is needed")
+
+  monkeypatch.setattr(trainer.pipeline, "train_batches", refuse)
+  again = trainer.fit(runs.config(root), whole[0])
+  assert_same(again.variables, whole[1].variables)
+  assert_same(again.calibrations, whole[1].calibrations)
+
+
+def test_features_out_of_the_cache_train_the_same(whole, root, tmp_path):
+  trainer.fit(runs.config(root, train__feature_cache=0.0), tmp_path)
+  np.testing.assert_allclose(curve(tmp_path), curve(whole[0]), rtol=1e-5)
+
+
+def test_another_model_in_the_same_folder_is_refused(whole, root):
+  config = runs.config(root, logical__width=24, seed=3)
+  with pytest.raises(ValueError, match="holds a run with other settings") as caught:
+    trainer.fit(config, whole[0])
+  assert "config.logical.width: 16 in the workdir, 24 asked for" in str(caught.value)
+  assert "config.seed: 0 in the workdir, 3 asked for" in str(caught.value)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(root, tmp_path):
+  config = runs.config(root, train__learning_rate=1e30, train__log_every=100)
+  with pytest.raises(FloatingPointError, match=r"At step 2 these .*: (loss|logical)"):
+    trainer.fit(config, tmp_path)
+  assert not list((tmp_path / checkpoints.STEPS).iterdir())
+
+
+def test_settings_are_checked_before_anything_is_written(root, tmp_path):
+  for changes, message in (
+    ({"train__batch_size": 12}, "batch_size is 12, which does not divide over 8"),
+    ({"image_size": 100}, r"image_size is 100; expected a positive multiple of 32"),
+    ({"data__category": "trya"}, "Did you mean 'tray'"),
+    ({"encoder__weights": "lost.safetensors"}, "weights is 'lost.safetensors'"),
+  ):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+      trainer.fit(runs.config(root, **changes), tmp_path / "new")
+  assert not (tmp_path / "new").exists()
+
+
+def test_the_rate_falls_to_a_tenth_late(root):
+  """Plain weights under a constant gradient: Adam's step is the rate itself."""
+  config = runs.config(root, train__weight_decay=0.0, train__steps=10)
+  config.train.decay_at, config.train.learning_rate = 0.8, 0.5
+  frozen = ml_collections.FrozenConfigDict(config)
+  optimizer = trainer.make_optimizer(frozen.train)
+  params = jnp.zeros(2)
+  state, moves = optimizer.init(params), []
+  for _ in range(10):
+    change, state = optimizer.update(jnp.float32([1.0, -3.0]), state, params)
+    moves.append(np.asarray(change))
+  want = np.outer([0.5] * 8 + [0.05] * 2, [-1, 1])
+  np.testing.assert_allclose(moves, want, rtol=1e-4)  # Adam in float32
