@@ -41,7 +41,7 @@ def defaults() -> ml_collections.ConfigDict:
   codebook.size = 512  # codes per group
   codebook.groups = 8  # channel groups, each with its own codes
   codebook.width = 64  # channels of a code, for "levels"
-  codebook.map_levels = (3, 4)  # whose distance to codes of their own is a map
+  codebook.map_levels = (2, 3, 4)  # whose distance to codes of their own is a map
   codebook.map_size = 2048  # codes per level, for that map
   codebook.decay = 0.99  # of the EMA statistics
   codebook.eps = 1e-5  # Laplace smoothing of the counts

@@ -1,10 +1,9 @@
 """Scores a run's test images: python -m nps_jax.evaluate --run=DIR."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 import pathlib
 
-from absl import app
-from absl import flags
 from absl import logging
 import ml_collections
 import numpy as np
@@ -18,11 +17,6 @@ from nps_jax.data import pipeline
 from nps_jax.data import records
 from nps_jax.metrics import category
 from nps_jax.report import table
-
-RUN = flags.DEFINE_string("run", None, "Folder of a trained run (its --workdir).")
-ROOT = flags.DEFINE_string(
-  "root", None, "Where the data set is now, if not where the run was trained on it."
-)
 
 
 def evaluate_run(run: inference.Run, root: str | None = None) -> list[dict]:
@@ -61,16 +55,20 @@ def scored(
     yield record, inference.at_size(values, pipeline.original_size(record)), score
 
 
-def main(argv: Sequence[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Scores a run's test images; writes results.json, .csv and .md into the run."""
   telemetry.listen()
+  parser = argparse.ArgumentParser(description=main.__doc__)
+  parser.add_argument(
+    "--run", required=True, type=pathlib.Path, help="folder of a trained run"
+  )
+  parser.add_argument("--root", help="where the data set is now, if it has moved")
+  flags = parser.parse_args(arguments)
   try:
-    evaluate_run(inference.open_run(pathlib.Path(RUN.value)), ROOT.value)
+    evaluate_run(inference.open_run(flags.run), flags.root)
   except (ValueError, FileNotFoundError) as error:
     raise SystemExit(f"Error: {error}") from error
 
 
 if __name__ == "__main__":
-  flags.mark_flag_as_required("run")
-  app.run(main)
+  main()

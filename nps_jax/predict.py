@@ -3,13 +3,12 @@
 python -m nps_jax.predict --run=DIR --images=FOLDER_OR_FILES --out=OUT
 """
 
+import argparse
 from collections.abc import Sequence
 import csv
 import io
 import pathlib
 
-from absl import app
-from absl import flags
 from jaxtyping import Float, UInt8
 import numpy as np
 from PIL import Image
@@ -21,15 +20,6 @@ from nps_jax import telemetry
 from nps_jax.data import folder
 from nps_jax.data import pipeline
 from nps_jax.data import records
-
-RUN = flags.DEFINE_string("run", None, "Folder of a trained run (its --workdir).")
-IMAGES = flags.DEFINE_multi_string(
-  "images", None, "A folder or an image file; may be given again."
-)
-OUT = flags.DEFINE_string("out", None, "Folder for maps, overlays and scores.csv.")
-CATEGORY = flags.DEFINE_string(
-  "category", None, "Which of the run's categories the images show, if it has several."
-)
 
 FAINT, FULL = 0.1, 0.5  # map values where the overlay begins and is strongest
 
@@ -45,7 +35,7 @@ def predict(
   Raises:
     ValueError: images that cannot be read, all of them listed; `out` is in use.
   """
-  if out.exists() and any(out.iterdir()):
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
     raise ValueError(f"--out={out} holds files already; give a new or empty folder.")
   pipeline.check(images)
   rows = []
@@ -94,18 +84,35 @@ def choose_category(run: inference.Run, name: str | None) -> str:
   return name
 
 
-def main(argv: Sequence[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Scores any images with a run; needs no labels."""
   telemetry.listen()
+  parser = argparse.ArgumentParser(description=main.__doc__)
+  parser.add_argument(
+    "--run", required=True, type=pathlib.Path, help="folder of a trained run"
+  )
+  parser.add_argument(
+    "--images",
+    required=True,
+    nargs="+",
+    action="extend",
+    help="image files and folders",
+  )
+  parser.add_argument(
+    "--out", required=True, type=pathlib.Path, help="a new or empty folder"
+  )
+  parser.add_argument(
+    "--category", help="of the run's categories, the one that the images show"
+  )
+  flags = parser.parse_args(arguments)
   try:
-    images = folder.images([*IMAGES.value, *argv[1:]])
-    run = inference.open_run(pathlib.Path(RUN.value))
-    category = choose_category(run, CATEGORY.value)
-    predict(run, images, category, pathlib.Path(OUT.value))
+    images = folder.images(flags.images)
+    run = inference.open_run(flags.run)
+    predict(run, images, choose_category(run, flags.category), flags.out)
   except (ValueError, FileNotFoundError) as error:
     raise SystemExit(f"Error: {error}") from error
-  print(f"{len(images)} images scored; see {OUT.value}/scores.csv")
+  print(f"{len(images)} images scored; see {flags.out / 'scores.csv'}")
 
 
 if __name__ == "__main__":
-  flags.mark_flags_as_required(["run", "images", "out"])
-  app.run(main)
+  main()

@@ -4,7 +4,10 @@ import os
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = (
+  "--xla_force_host_platform_device_count=8"
+  " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)  # the tests compile more than they compute
 
 from absl import flags
 import jaxtyping
@@ -13,8 +16,24 @@ jaxtyping.install_import_hook("nps_jax", "beartype.beartype")
 flags.FLAGS.mark_as_parsed()
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
+import runs  # noqa: E402
+
+from nps_jax import trainer  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Several tests compile the same training step.
 jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="nps_jax-"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory):
+  """A tiny drawn data set of two categories."""
+  return runs.draw(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def run(root, tmp_path_factory):
+  """An uninterrupted training on eight devices; tests leave its folder as it is."""
+  return trainer.fit(runs.config(root), tmp_path_factory.mktemp("run"))

@@ -10,7 +10,7 @@ import runs
 from nps_jax import detector
 from nps_jax.models import weights
 
-SHAPES = {2: (16, 16, 64), 3: (8, 8, 128), 4: (4, 4, 256)}
+SHAPES = {3: (8, 8, 128), 4: (4, 4, 256)}
 
 
 def built(tmp_path, **changes):
@@ -28,7 +28,8 @@ def features(seed, count=3):
 
 def objective(model, params, codes, feats, valid=(1, 1, 1)):
   category, key = jnp.int32((0, 1, 0)), jax.random.key(1)
-  return model.objective(params, codes, feats, category, jnp.float32(valid), key)
+  given = (params, codes, feats, category, jnp.float32(valid), key)
+  return jax.jit(model.objective)(*given)
 
 
 def slow_gap(target, rebuilt):
@@ -44,7 +45,7 @@ def slow_gap(target, rebuilt):
 
 def test_the_loss_is_the_sum_of_both_modules_gaps(tmp_path):
   model = built(tmp_path, codebook__enabled=False)
-  params, codes = model.init(jax.random.key(0))
+  params, codes = jax.jit(model.init)(jax.random.key(0))
   feats = features(0)
   total, (_, terms) = objective(model, params, codes, feats)
   found = model._logical.apply(
@@ -66,7 +67,7 @@ def test_the_loss_is_the_sum_of_both_modules_gaps(tmp_path):
 
 def test_each_module_learns_as_if_alone(tmp_path):
   model = built(tmp_path)
-  params, codes = model.init(jax.random.key(0))
+  params, codes = jax.jit(model.init)(jax.random.key(0))
   feats = features(1)
 
   @jax.jit
@@ -86,7 +87,7 @@ def test_each_module_learns_as_if_alone(tmp_path):
 
 def test_the_local_head_does_not_pull_its_target(tmp_path):
   model = built(tmp_path, codebook__enabled=False)
-  params, codes = model.init(jax.random.key(0))
+  params, codes = jax.jit(model.init)(jax.random.key(0))
   feats = features(2)
 
   @jax.jit
@@ -103,7 +104,7 @@ def test_the_local_head_does_not_pull_its_target(tmp_path):
 
 def test_padding_rows_change_no_loss(tmp_path):
   model = built(tmp_path)
-  params, codes = model.init(jax.random.key(0))
+  params, codes = jax.jit(model.init)(jax.random.key(0))
   feats = features(3)
   plain, (state, _) = objective(model, params, codes, feats, (1, 1, 0))
   spoilt = {level: each.at[2].set(50.0) for level, each in feats.items()}
@@ -114,7 +115,7 @@ def test_padding_rows_change_no_loss(tmp_path):
 
 
 def test_the_encoder_is_frozen_and_reads_up_to_the_deepest_level(tmp_path):
-  model = built(tmp_path, encoder__levels=(2, 3))
+  model = built(tmp_path, encoder__levels=(2,))
   frozen = weights.random("resnet18", 4).params
   images = np.random.default_rng(4).integers(0, 256, (1, 64, 64, 3), np.uint8)
 
@@ -126,7 +127,7 @@ def test_the_encoder_is_frozen_and_reads_up_to_the_deepest_level(tmp_path):
       )
     )(frozen)
 
-  assert set(model.features(frozen, jnp.asarray(images))) == {2, 3, 4}
+  assert set(model.features(frozen, jnp.asarray(images))) == {2, 4}
   assert all(not np.any(leaf) for leaf in jax.tree.leaves(slope(frozen)))
 
 
@@ -150,8 +151,8 @@ def test_the_encoder_is_frozen_and_reads_up_to_the_deepest_level(tmp_path):
 )
 def test_the_settings_choose_the_sources_of_scores(tmp_path, changes, want):
   model = built(tmp_path, **changes)
-  params, codes = model.init(jax.random.key(0))
-  found = model.raw_scores(
+  params, codes = jax.jit(model.init)(jax.random.key(0))
+  found = jax.jit(model.raw_scores)(
     params, codes, features(5), jnp.int32((0, 1, 0)), jnp.ones(3)
   )
   assert set(found.maps) == want

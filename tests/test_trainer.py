@@ -19,18 +19,6 @@ from nps_jax import trainer
 TERMS = ("loss", "logical/reconstruction", "structural/reconstruction")
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-  return runs.draw(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def whole(root, tmp_path_factory):
-  """An uninterrupted run on eight devices: its folder and what `fit` opened."""
-  workdir = tmp_path_factory.mktemp("whole")
-  return workdir, trainer.fit(runs.config(root), workdir)
-
-
 def curve(workdir: pathlib.Path) -> np.ndarray:
   lines = telemetry.read(workdir)
   assert [line["step"] for line in lines] == list(range(1, 7))
@@ -43,32 +31,35 @@ def assert_same(one, other):
     np.testing.assert_array_equal(np.asarray(left), np.asarray(right))
 
 
-def test_the_loss_falls_and_is_the_sum_of_its_terms(whole):
-  losses = curve(whole[0])
+def test_the_loss_falls_and_is_the_sum_of_its_terms(run):
+  losses = curve(run.folder)
   assert losses[-1, 0] < losses[0, 0]
-  last = telemetry.read(whole[0])[-1]
+  last = telemetry.read(run.folder)[-1]
   assert last["loss"] == pytest.approx(
     sum(value for name, value in last.items() if name.startswith(("log", "str"))),
     rel=1e-6,
   )
 
 
-def test_one_device_ends_with_the_losses_of_eight(whole, root, tmp_path):
+def test_one_device_ends_with_the_losses_of_eight(run, root, tmp_path):
   """The command on one device, in a process of its own."""
   command = [sys.executable, "-m", "nps_jax.train", f"--workdir={tmp_path / 'one'}"]
   command += [f"--config={runs.CONFIGS / 'synthetic.py'}", *runs.overrides(root)]
-  unset = ("XLA_FLAGS",)
-  environment = {name: text for name, text in os.environ.items() if name not in unset}
+  one = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
   done = subprocess.run(
-    command, env=environment, capture_output=True, text=True, check=False
+    command,
+    env=os.environ | {"XLA_FLAGS": one},
+    capture_output=True,
+    text=True,
+    check=False,
   )
   assert done.returncode == 0, done.stderr
-  np.testing.assert_allclose(curve(tmp_path / "one"), curve(whole[0]), rtol=1e-4)
+  np.testing.assert_allclose(curve(tmp_path / "one"), curve(run.folder), rtol=1e-4)
   assert "| mean |" in done.stdout and str(tmp_path / "one") in done.stdout
   assert "orbax" not in done.stderr and "RANDOM ENCODER WEIGHTS" in done.stderr
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(whole, root, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_to_the_same_end(run, root, tmp_path, monkeypatch):
   advance = telemetry.Telemetry.advance
 
   def fail(self, step):
@@ -82,32 +73,32 @@ def test_an_interrupted_run_goes_on_to_the_same_end(whole, root, tmp_path, monke
       trainer.fit(runs.config(root), tmp_path)
   steps = sorted(each.name for each in (tmp_path / checkpoints.STEPS).iterdir())
   assert steps == ["3"]
-  run = trainer.fit(runs.config(root), tmp_path)
-  assert run.step == 6
-  assert_same(run.variables, whole[1].variables)
-  assert_same(run.calibrations, whole[1].calibrations)
-  np.testing.assert_array_equal(curve(tmp_path), curve(whole[0]))
+  again = trainer.fit(runs.config(root), tmp_path)
+  assert again.step == 6
+  assert_same(again.variables, run.variables)
+  assert_same(again.calibrations, run.calibrations)
+  np.testing.assert_array_equal(curve(tmp_path), curve(run.folder))
 
 
-def test_a_finished_run_is_not_trained_again(whole, root, monkeypatch):
+def test_a_finished_run_is_not_trained_again(run, root, monkeypatch):
   def refuse(*_, **__):
     raise AssertionError("no batch is needed")
 
   monkeypatch.setattr(trainer.pipeline, "train_batches", refuse)
-  again = trainer.fit(runs.config(root), whole[0])
-  assert_same(again.variables, whole[1].variables)
-  assert_same(again.calibrations, whole[1].calibrations)
+  again = trainer.fit(runs.config(root), run.folder)
+  assert_same(again.variables, run.variables)
+  assert_same(again.calibrations, run.calibrations)
 
 
-def test_features_out_of_the_cache_train_the_same(whole, root, tmp_path):
+def test_features_out_of_the_cache_train_the_same(run, root, tmp_path):
   trainer.fit(runs.config(root, train__feature_cache=0.0), tmp_path)
-  np.testing.assert_allclose(curve(tmp_path), curve(whole[0]), rtol=1e-5)
+  np.testing.assert_allclose(curve(tmp_path), curve(run.folder), rtol=1e-5)
 
 
-def test_another_model_in_the_same_folder_is_refused(whole, root):
+def test_another_model_in_the_same_folder_is_refused(run, root):
   config = runs.config(root, logical__width=24, seed=3)
   with pytest.raises(ValueError, match="holds a run with other settings") as caught:
-    trainer.fit(config, whole[0])
+    trainer.fit(config, run.folder)
   assert "config.logical.width: 16 in the workdir, 24 asked for" in str(caught.value)
   assert "config.seed: 0 in the workdir, 3 asked for" in str(caught.value)
 

@@ -14,6 +14,9 @@ from nps_jax.models import context
 from nps_jax.models import fusion
 
 WHERE = ("embedding", "levels")
+WINDOWED = (
+  3  # last level whose novelty is that of 3 x 3 cells; coarser cells see enough
+)
 LEARNED_WIDTH = 64  # channels of a trainable category vector
 
 
@@ -110,7 +113,7 @@ class LogicalModule(nn.Module):
     for level in (each for each in self.widths if each in book.map_levels):
       held = codebook.LevelCodebook(
         book.map_size,
-        max(1, 2 ** (5 - level) - 1),  # about one cell of stride 32
+        3 if level <= WINDOWED else 1,
         *(book.decay, book.eps, book.reseed_after),
         name=f"novelty{level}",
       )
