@@ -119,15 +119,17 @@ def _draw(
   key: Key[Array, ""],
   count: int,
 ) -> Float[Array, "k d"]:
-  """`count` features, likelier the heavier they weigh; each once before any twice.
+  """`count` features, as often as they weigh: no chance decides more than it must.
 
-  Gumbel noise on the log-weights gives a random order without replacement (Kool et
-  al. 2019); features of weight 0 are never drawn while another has weight.
+  Systematic sampling: equally spaced points along the summed weights. Of equal weights
+  each feature is drawn once before any is drawn twice; weight 0 is as good as absent.
   """
-  noise = jax.random.gumbel(key, weight.shape)
-  order = jnp.argsort(-(jnp.log(weight) + noise))
-  real = jnp.maximum(jnp.sum(weight > 0), 1)
-  return feats[order[jnp.arange(count) % real]]
+  offset, mix = jax.random.split(key)
+  reach = jnp.cumsum(weight)
+  at = (jnp.arange(count) + jax.random.uniform(offset)) / count * reach[-1]
+  found = jnp.searchsorted(reach, at, side="right")
+  drawn = feats[jnp.clip(found, 0, len(feats) - 1)]
+  return jax.random.permutation(mix, drawn)
 
 
 class LevelCodebook(nn.Module):
