@@ -184,13 +184,29 @@ def test_codes_start_evenly_from_valid_features():
   assert_same(again, found)
 
 
-def test_the_least_and_the_greatest_draw_are_valid_features(monkeypatch):
-  draws = jnp.float32([0, 0.25, 0.5, 0.75, 1 - 2**-24])
-  monkeypatch.setattr(jax.random, "uniform", lambda key, shape: draws)
+@pytest.mark.parametrize("offset", [0.0, 0.5, 1 - 2**-24])
+def test_of_equal_features_each_is_drawn_before_any_twice(monkeypatch, offset):
+  """Also at both ends of the offset's range; padding (0, 3 and 6) never."""
+  monkeypatch.setattr(jax.random, "uniform", lambda key: jnp.float32(offset))
   feats, valid = jnp.arange(7.0)[:, None], jnp.float32([0, 1, 1, 0, 1, 1, 0])
-  fresh = codebook.initial_state(5, 1)
-  found = codebook.start(fresh, feats, valid, jax.random.key(0))
-  np.testing.assert_array_equal(found.codes[:, 0], [1, 2, 4, 5, 5])
+  for count, want in ((4, [1, 2, 4, 5]), (8, [1, 1, 2, 2, 4, 4, 5, 5])):
+    fresh = codebook.initial_state(count, 1)
+    found = codebook.start(fresh, feats, valid, jax.random.key(0))
+    np.testing.assert_array_equal(np.sort(found.codes[:, 0]), want)
+
+
+def test_idle_codes_go_to_features_by_squared_distance():
+  """Two far features of equal gap share all draws; those at a code get none."""
+  codes = jnp.float32([[0, 0], [9, 9], [8, 8], [7, 7], [5, 5]])
+  state = codebook.initial_state(5, 2)._replace(
+    codes=codes, idle=jnp.int32([0, 1, 1, 1, 1]), started=jnp.ones((), bool)
+  )
+  feats = jnp.float32([[0, 0], [3, 0], [0, 0], [0, 3], [0, 0]])
+  index = jnp.zeros(5, jnp.int32)
+  rule = {"decay": 0.9, "eps": 1e-5, "reseed_after": 2}
+  found = codebook.update(state, feats, index, jnp.ones(5), jax.random.key(3), **rule)
+  fresh = {tuple(row) for row in np.asarray(found.codes[1:]).tolist()}
+  assert fresh == {(3.0, 0.0), (0.0, 3.0)}
 
 
 def test_the_first_call_quantises_with_real_features():

@@ -82,8 +82,8 @@ def test_each_mask_stands_for_its_flaw(root, category):
 def test_pixel_values_and_thresholds_are_those_of_the_product(root):
   entries = json.loads((root / "tray" / "defects_config.json").read_text())
   rows = [
-    ("missing_pin", 255, 18, False),  # 0.0045 of 64 x 64 pixels is 18.4
-    ("extra_pin", 254, 18, False),
+    ("missing_pin", 255, 21, False),  # 0.0052 of 64 x 64 pixels is 21.3
+    ("extra_pin", 254, 21, False),
     ("missing_wall", 253, 1.0, True),
     ("bent_pin", 252, 0.5, True),
     ("wrong_colour", 251, 1.0, True),
@@ -92,7 +92,7 @@ def test_pixel_values_and_thresholds_are_those_of_the_product(root):
   assert entries == [dict(zip(masks.KEYS, row, strict=True)) for row in rows]
 
 
-@pytest.mark.parametrize(("size", "wanted"), [(32, 5), (48, 10), (128, 74)])
+@pytest.mark.parametrize(("size", "wanted"), [(32, 5), (48, 12), (128, 85)])
 def test_absolute_thresholds_grow_with_the_area(tmp_path, size, wanted):
   synthetic.write(tmp_path, ["tray"], size=size, counts=synthetic.Counts(1, 1, 0, 1))
   defects = masks.read_defects(tmp_path / "tray" / "defects_config.json")

@@ -8,9 +8,9 @@ import pytest
 
 from nps_jax.data.products import tray
 
-LEFT, TOP, WIDTH, HEIGHT, WALL = 0.06, 0.14, 0.176, 0.24, 0.016
-CELLS = set(itertools.product(range(3), range(5)))
-WALLS = 4 + 2 + 3 * 4  # across, at the sides, and between columns
+LEFT, TOP, WIDTH, HEIGHT, WALL = 0.08, 0.125, 0.21, 0.25, 0.018
+CELLS = set(itertools.product(range(3), range(4)))
+WALLS = 4 + 2 + 3 * 3  # across, at the sides, and between columns
 SEEDS = pytest.mark.parametrize("seed", range(5))
 
 
@@ -66,34 +66,34 @@ def test_each_compartment_has_one_straight_yellow_pin(seed):
   assert set(found) == CELLS
   assert all(len(each) == 1 and yellow(each[0]) for each in found.values())
   assert len(walls(drawn)) == WALLS
-  np.testing.assert_allclose(bends(drawn), np.zeros(15), atol=1e-9)
+  np.testing.assert_allclose(bends(drawn), np.zeros(12), atol=1e-9)
 
 
 @SEEDS
-def test_no_pin_reaches_the_next_compartment(seed):
+def test_every_pin_lies_between_the_walls_of_its_compartment(seed):
   drawn = draw(seed=seed)
   pins = [each.outline for each in drawn.shapes[1 + WALLS :]]
-  for cell, at in zip(sorted(CELLS), range(0, 60, 4), strict=True):
+  for cell, at in zip(sorted(CELLS), range(0, 48, 4), strict=True):
     away = np.abs(np.concatenate(pins[at : at + 4]) - centre(cell))
-    assert (away < np.array([WIDTH + WALL, HEIGHT + WALL]) / 2).all()
+    assert (away < np.array([WIDTH - WALL, HEIGHT - WALL]) / 2 + 1e-9).all()
 
 
 @SEEDS
 def test_a_missing_pin_leaves_one_compartment_empty(seed):
   drawn = draw("missing_pin", seed=seed)
   (empty,) = CELLS - set(heads(drawn))
-  assert len(drawn.shapes) == 1 + WALLS + 4 * 14
+  assert len(drawn.shapes) == 1 + WALLS + 4 * 11
   (marked,) = drawn.flaws["missing_pin"]
   np.testing.assert_allclose(middle(marked), centre(empty), atol=1e-9)
-  np.testing.assert_allclose(np.ptp(marked, axis=0), [0.16, 0.224], atol=1e-9)
+  np.testing.assert_allclose(np.ptp(marked, axis=0), [0.192, 0.232], atol=1e-9)
 
 
 @SEEDS
 def test_an_extra_pin_shares_a_compartment_and_both_are_marked(seed):
   drawn = draw("extra_pin", seed=seed)
   counts = {cell: len(each) for cell, each in heads(drawn).items()}
-  assert sorted(counts.values()) == [1] * 14 + [2]
-  assert len(drawn.shapes) == 1 + WALLS + 4 * 16
+  assert sorted(counts.values()) == [1] * 11 + [2]
+  assert len(drawn.shapes) == 1 + WALLS + 4 * 13
   shared = next(cell for cell, count in counts.items() if count == 2)
   assert len(drawn.flaws["extra_pin"]) == 8
   for outline in drawn.flaws["extra_pin"]:
@@ -107,7 +107,7 @@ def test_a_missing_wall_is_one_between_two_columns(seed):
   (marked,) = drawn.flaws["missing_wall"]
   gone = walls(draw(seed=seed)) - walls(drawn)
   assert gone == {tuple(np.round([*marked.min(0), *marked.max(0)], 9))}
-  np.testing.assert_allclose(np.ptp(marked, axis=0), [0.016, 0.224], atol=1e-9)
+  np.testing.assert_allclose(np.ptp(marked, axis=0), [0.018, 0.232], atol=1e-9)
   assert all(len(each) == 1 for each in heads(drawn).values())
 
 
@@ -115,7 +115,7 @@ def test_a_missing_wall_is_one_between_two_columns(seed):
 def test_a_bent_pin_is_the_only_one(seed):
   drawn = draw("bent_pin", seed=seed)
   found = bends(drawn)
-  assert ((found > 0.99).sum(), (found < 1e-9).sum()) == (1, 14)
+  assert ((found > 1.29).sum(), (found < 1e-9).sum()) == (1, 11)
   at = 2 * int(np.argmax(found))
   np.testing.assert_array_equal(needles(drawn)[at : at + 2], drawn.flaws["bent_pin"])
 
@@ -132,4 +132,4 @@ def test_a_wrong_colour_is_on_one_head_which_is_marked(seed):
 def test_two_flaws_lie_in_different_compartments(seed):
   drawn = draw("missing_pin", "extra_pin", seed=seed)
   counts = sorted(len(heads(drawn)[cell]) for cell in CELLS)
-  assert counts == [0] + [1] * 13 + [2]
+  assert counts == [0] + [1] * 10 + [2]

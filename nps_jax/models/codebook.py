@@ -126,7 +126,8 @@ def _draw(
   """
   offset, mix = jax.random.split(key)
   reach = jnp.cumsum(weight)
-  at = (jnp.arange(count) + jax.random.uniform(offset)) / count * reach[-1]
+  step = 0.999 * jax.random.uniform(offset)  # short of 1, which float32 might pass
+  at = (jnp.arange(count) + step) / count * reach[-1]
   found = jnp.searchsorted(reach, at, side="right")
   drawn = feats[jnp.clip(found, 0, len(feats) - 1)]
   return jax.random.permutation(mix, drawn)
