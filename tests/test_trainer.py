@@ -103,10 +103,21 @@ def test_another_model_in_the_same_folder_is_refused(run, root):
   assert "config.seed: 0 in the workdir, 3 asked for" in str(caught.value)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(root, tmp_path):
-  config = runs.config(root, train__learning_rate=1e30, train__log_every=100)
-  with pytest.raises(FloatingPointError, match=r"At step 2 these .*: (loss|logical)"):
-    trainer.fit(config, tmp_path)
+def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(
+  root, tmp_path, monkeypatch
+):
+  """A NaN among the encoder's weights makes every feature one."""
+  load = trainer.weights.load
+
+  def broken(*source):
+    loaded = load(*source)
+    return loaded._replace(
+      params=jax.tree.map(lambda leaf: leaf * np.nan, loaded.params)
+    )
+
+  monkeypatch.setattr(trainer.weights, "load", broken)
+  with pytest.raises(FloatingPointError, match=r"At step 1 these .*: logical/"):
+    trainer.fit(runs.config(root), tmp_path)
   assert not list((tmp_path / checkpoints.STEPS).iterdir())
 
 
