@@ -9,10 +9,10 @@ source launch/environment.sh
 if [ "${1:-}" = "--dry-run" ]; then
   shift
   echo ".venv/bin/ruff check . && .venv/bin/ruff format --check . &&" \
-    ".venv/bin/python -m pytest $*"
+    ".venv/bin/python -m pytest -n 2 --dist loadfile $*"
   exit 0
 fi
 prepare test
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-exec .venv/bin/python -m pytest "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
