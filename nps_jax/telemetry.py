@@ -19,7 +19,7 @@ FILE = "metrics.jsonl"
 def listen() -> None:
   """Shows this package's log from INFO on, and of other packages only warnings."""
   logging.set_verbosity(logging.INFO)
-  logging.get_absl_handler().addFilter(_is_ours)
+  logging.get_absl_logger().addFilter(_is_ours)
 
 
 def _is_ours(record: levels.LogRecord) -> bool:
