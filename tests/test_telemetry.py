@@ -155,14 +155,14 @@ def test_tensorboard_gets_the_same_numbers_where_it_is_installed(
 
 
 def test_listening_shows_our_info_and_of_others_only_warnings(monkeypatch):
-  handler = absl_logging.get_absl_handler()
+  logger = absl_logging.get_absl_logger()
   before = absl_logging.get_verbosity()
-  monkeypatch.setattr(handler, "filters", [])
+  monkeypatch.setattr(logger, "filters", [])
   ours = str(pathlib.Path(telemetry.__file__).parent / "data" / "folder.py")
 
   def shown(level, path):
     record = logging.LogRecord("absl", level, path, 1, "words", None, None)
-    return bool(handler.filter(record))
+    return bool(logger.filter(record))
 
   assert shown(logging.INFO, "/lib/orbax/manager.py")
   try:
