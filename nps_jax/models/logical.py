@@ -13,7 +13,6 @@ from nps_jax.models import codebook
 from nps_jax.models import context
 from nps_jax.models import fusion
 
-WHERE = ("embedding", "levels")
 WINDOWED = (
   3  # last level whose novelty is that of 3 x 3 cells; coarser cells see enough
 )
