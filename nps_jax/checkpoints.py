@@ -28,6 +28,7 @@ FREE = (
   "data.root",
   "data.threads",
   "encoder.weights",
+  "train.feature_cache",
   "train.log_every",
 )
 
@@ -73,6 +74,7 @@ def read_description(workdir: pathlib.Path) -> Description:
 
   Raises:
     FileNotFoundError: the folder is not a run.
+    ValueError: its settings are not those that this version of the package knows.
   """
   path = workdir / CONFIG
   if not path.exists():
@@ -81,6 +83,16 @@ def read_description(workdir: pathlib.Path) -> Description:
     )
   content = json.loads(path.read_text(encoding="utf-8"))
   config = settings.defaults()
+  held, known = (
+    set(traverse_util.flatten_dict(each, sep="."))
+    for each in (content["config"], config.to_dict())
+  )
+  if held != known:
+    raise ValueError(
+      f"{path} was written by another version of this package: it lacks the settings "
+      f"{sorted(known - held)} and has {sorted(held - known)} besides. Use that "
+      "version, or train anew in another --workdir."
+    )
   config.update(_tuples(content["config"]))
   return Description(
     ml_collections.FrozenConfigDict(config),

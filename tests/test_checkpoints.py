@@ -128,6 +128,19 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     checkpoints.read_description(tmp_path)
 
 
+def test_a_run_of_another_version_is_refused_not_guessed_at(tmp_path):
+  checkpoints.describe(tmp_path, description())
+  path = tmp_path / checkpoints.CONFIG
+  content = json.loads(path.read_text())
+  del content["config"]["scoring"]["smoothing"]
+  content["config"]["encoder"]["pooling"] = "max"
+  path.write_text(json.dumps(content))
+  with pytest.raises(ValueError, match="another version") as caught:
+    checkpoints.read_description(tmp_path)
+  assert "lacks the settings ['scoring.smoothing']" in str(caught.value)
+  assert "has ['encoder.pooling'] besides" in str(caught.value)
+
+
 def test_frozen_weights_come_back_bit_by_bit(tmp_path):
   rng = np.random.default_rng(0)
   odd = np.float32([np.nan, -0.0, np.inf, np.finfo(np.float32).tiny / 2])

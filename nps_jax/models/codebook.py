@@ -105,6 +105,27 @@ def update(
   )
 
 
+def learn(
+  state: CodeState,
+  feats: Float[Array, "n d"],
+  weight: Float[Array, " n"],
+  key: Key[Array, ""],
+  decay: float,
+  eps: float,
+  reseed_after: int,
+) -> tuple[Float[Array, "n d"], Int[Array, " n"], CodeState]:
+  """One training step: each feature's code and its index, and the state after.
+
+  The codes are those before the step, so that training reads what evaluation would.
+  """
+  draw, reseed = jax.random.split(key)
+  state = start(state, feats, weight, draw)
+  index = nearest_code(feats, state.codes)
+  options = {"decay": decay, "eps": eps, "reseed_after": reseed_after}
+  after = update(state, feats, index, weight, reseed, **options)
+  return state.codes[index], index, after
+
+
 def perplexity(
   index: Int[Array, " n"], weight: Float[Array, " n"], size: int
 ) -> Float[Array, ""]:
@@ -159,21 +180,12 @@ class LevelCodebook(nn.Module):
     held = self.variable("codes", "level", initial_state, self.size, d)
     feats = jax.lax.stop_gradient(feats)
     if train and not self.is_initializing():
-      pick, draw, reseed = jax.random.split(self.make_rng("codes"), 3)
+      pick, key = jax.random.split(self.make_rng("codes"))
       at = jax.random.randint(pick, (min(SAMPLE, b * h * w),), 0, b * h * w)
       chosen = neighbourhood(feats, self.window).reshape(-1, d)[at]
       weight = jnp.repeat(valid, h * w)[at]
-      state = start(held.value, chosen, weight, draw)
-      index = nearest_code(chosen, state.codes)
-      held.value = update(
-        state,
-        chosen,
-        index,
-        weight,
-        reseed,
-        decay=self.decay,
-        eps=self.eps,
-        reseed_after=self.reseed_after,
+      *_, held.value = learn(
+        held.value, chosen, weight, key, self.decay, self.eps, self.reseed_after
       )
       return jnp.zeros((b, h, w))
     local = neighbourhood(feats, self.window)
@@ -243,23 +255,12 @@ class Codebook(nn.Module):
     name = f"group{group}"
     held = self.variable("codes", name, initial_state, self.size, feats.shape[1])
     feats = jax.lax.stop_gradient(feats)
-    state = held.value
-    training = train and not self.is_initializing()
-    if training:
-      draw, reseed = jax.random.split(self.make_rng("codes"))
-      state = start(state, feats, weight, draw)
-    index = nearest_code(feats, state.codes)
-    chosen = state.codes[index]
-    if training:
-      self.sow("intermediates", name, perplexity(index, weight, self.size))
-      held.value = update(
-        state,
-        feats,
-        index,
-        weight,
-        reseed,
-        decay=self.decay,
-        eps=self.eps,
-        reseed_after=self.reseed_after,
-      )
+    if not train or self.is_initializing():
+      index = nearest_code(feats, held.value.codes)
+      return held.value.codes[index], index
+    chosen, index, held.value = learn(
+      *(held.value, feats, weight, self.make_rng("codes")),
+      *(self.decay, self.eps, self.reseed_after),
+    )
+    self.sow("intermediates", name, perplexity(index, weight, self.size))
     return chosen, index

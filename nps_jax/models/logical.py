@@ -13,9 +13,7 @@ from nps_jax.models import codebook
 from nps_jax.models import context
 from nps_jax.models import fusion
 
-WINDOWED = (
-  3  # last level whose novelty is that of 3 x 3 cells; coarser cells see enough
-)
+WINDOWED = 3  # last level whose novelty is of 3 x 3 cells; coarser cells see enough
 LEARNED_WIDTH = 64  # channels of a trainable category vector
 
 
@@ -154,9 +152,8 @@ class LogicalModule(nn.Module):
     settings = (book.size, book.groups, book.decay, book.eps, book.reseed_after)
     if book.where == "embedding":
       quantised = codebook.Codebook(*settings, name="codebook")(embedding, valid, train)
-      return jnp.concatenate(
-        [embedding, quantised.codes], axis=-1
-      ), quantised.commitment
+      both = jnp.concatenate([embedding, quantised.codes], axis=-1)
+      return both, quantised.commitment
     for level in self.widths:
       keys = nn.Conv(book.width, (1, 1), name=f"codebook{level}_in")(feats[level])
       held = codebook.Codebook(*settings, name=f"codebook{level}")
