@@ -12,8 +12,8 @@ from nps_jax import config as settings
 from nps_jax import distributed
 from nps_jax import inference
 from nps_jax import telemetry
+from nps_jax.data import decoding
 from nps_jax.data import folder
-from nps_jax.data import pipeline
 from nps_jax.data import records
 from nps_jax.metrics import category
 from nps_jax.report import table
@@ -52,7 +52,7 @@ def scored(
 ) -> Iterator[tuple[records.Record, np.ndarray, float]]:
   """The test records with their maps at the images' own sizes, and image scores."""
   for record, values, score in inference.scores(run, data.test, data.category):
-    yield record, inference.at_size(values, pipeline.original_size(record)), score
+    yield record, inference.at_size(values, decoding.original_size(record)), score
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,8 +17,8 @@ import tifffile
 from nps_jax import files
 from nps_jax import inference
 from nps_jax import telemetry
+from nps_jax.data import decoding
 from nps_jax.data import folder
-from nps_jax.data import pipeline
 from nps_jax.data import records
 
 FAINT, FULL = 0.1, 0.5  # map values where the overlay begins and is strongest
@@ -37,15 +37,15 @@ def predict(
   """
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
     raise ValueError(f"--out={out} holds files already; give a new or empty folder.")
-  pipeline.check(images)
+  decoding.check(images)
   rows = []
   for record, values, score in inference.scores(run, images, category):
-    full = inference.at_size(values, pipeline.original_size(record))
+    full = inference.at_size(values, decoding.original_size(record))
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, full)
     files.write_bytes(out / "maps" / f"{record.id}.tiff", buffer.getvalue())
     buffer = io.BytesIO()
-    Image.fromarray(overlay(pipeline.decode(record), full)).save(buffer, "PNG")
+    Image.fromarray(overlay(decoding.decode(record), full)).save(buffer, "PNG")
     files.write_bytes(out / "overlays" / f"{record.id}.png", buffer.getvalue())
     rows.append((record.id, str(record.image), score, float(full.max())))
   text = io.StringIO()

@@ -22,6 +22,7 @@ from nps_jax import detector
 from nps_jax import distributed
 from nps_jax import inference
 from nps_jax import telemetry
+from nps_jax.data import decoding
 from nps_jax.data import folder
 from nps_jax.data import pipeline
 from nps_jax.data import records
@@ -55,7 +56,7 @@ def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> inference.R
   mesh = distributed.mesh(config.train.batch_size)
   datasets = folder.open_all(config.data, config.seed)
   names = tuple(each.category for each in datasets)
-  pipeline.check([record for each in datasets for record in each.train])
+  decoding.check([record for each in datasets for record in each.train])
 
   loaded = weights.load(
     config.encoder.weights, config.encoder.name, config.encoder.deepest

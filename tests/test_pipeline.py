@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from nps_jax.data import decoding
 from nps_jax.data import pipeline
 from nps_jax.data import records
 
@@ -38,13 +39,13 @@ def take(iterator, count):
 
 def counted_decodes(monkeypatch):
   """How often each record has been decoded, by id."""
-  seen, decode = collections.Counter(), pipeline.decode
+  seen, decode = collections.Counter(), decoding.decode
 
   def counted(each, size):
     seen[each.id] += 1
     return decode(each, size)
 
-  monkeypatch.setattr(pipeline, "decode", counted)
+  monkeypatch.setattr(decoding, "decode", counted)
   return seen
 
 

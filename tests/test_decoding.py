@@ -1,4 +1,4 @@
-"""Image files to pixels: sizes, modes, EXIF, and damaged files (data/pipeline.py)."""
+"""Image files to pixels: sizes, modes, EXIF, and damaged files (data/decoding.py)."""
 
 import io
 import pathlib
@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from nps_jax.data import pipeline
+from nps_jax.data import decoding
 from nps_jax.data import records
 
 SIDEWAYS = (5, 6, 7, 8)
@@ -42,7 +42,7 @@ def triangle(length, size):
 def test_resizing_is_antialiased_bilinear(tmp_path, shape):
   pixels = noise(*shape)
   Image.fromarray(pixels).save(tmp_path / "a.png")
-  found = pipeline.decode(record(tmp_path / "a.png"), 16)
+  found = decoding.decode(record(tmp_path / "a.png"), 16)
   rows, columns = triangle(shape[0], 16), triangle(shape[1], 16)
   wanted = np.einsum("yh,xw,hwc->yxc", rows, columns, pixels.astype(np.float64))
   assert found.dtype == np.uint8
@@ -52,7 +52,7 @@ def test_resizing_is_antialiased_bilinear(tmp_path, shape):
 def test_without_a_size_the_pixels_stay(tmp_path):
   pixels = noise(6, 9)
   Image.fromarray(pixels).save(tmp_path / "a.png")
-  np.testing.assert_array_equal(pipeline.decode(record(tmp_path / "a.png")), pixels)
+  np.testing.assert_array_equal(decoding.decode(record(tmp_path / "a.png")), pixels)
 
 
 def test_every_mode_becomes_rgb():
@@ -85,7 +85,7 @@ def test_every_mode_becomes_rgb():
     (encoded(Image.fromarray(rgb), "WEBP", lossless=True), rgb),
   )
   for content, wanted in cases:
-    found = pipeline.decode(record(content))
+    found = decoding.decode(record(content))
     assert found.shape == (6, 9, 3) and found.dtype == np.uint8
     assert np.abs(found - np.float64(wanted)).max() <= 1 * (wanted is mixed)
 
@@ -96,7 +96,7 @@ def test_every_mode_becomes_rgb():
 def test_16_bits_scale_to_8(dtype, form):
   values = np.array([[0, 128, 129, 257], [32767, 32768, 65406, 65535]])
   content = encoded(Image.fromarray(values.astype(dtype)), form)
-  found = pipeline.decode(record(content))
+  found = decoding.decode(record(content))
   wanted = np.round(values / 65535 * 255)
   np.testing.assert_array_equal(wanted, [[0, 0, 1, 1], [127, 128, 254, 255]])
   np.testing.assert_array_equal(found, np.repeat(wanted[..., None], 3, axis=-1))
@@ -107,9 +107,9 @@ def test_pixels_that_cannot_become_8_bits_are_refused():
   with pytest.raises(
     ValueError, match=r"image of nuts.*\(it has grey values outside of"
   ):
-    pipeline.decode(record(deep))
+    decoding.decode(record(deep))
   real = encoded(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF")
-  for read in (pipeline.decode, pipeline.original_size):
+  for read in (decoding.decode, decoding.original_size):
     with pytest.raises(ValueError, match="its pixels are floating-point numbers; save"):
       read(record(real))
 
@@ -131,8 +131,8 @@ def test_exif_turns_the_image(form, orientation):
   options = {"lossless": True} if form == "WEBP" else {}
   content = encoded(Image.fromarray(pixels), form, exif=exif, **options)
   wanted = upright(pixels, orientation)
-  np.testing.assert_array_equal(pipeline.decode(record(content)), wanted)
-  assert pipeline.original_size(record(content)) == wanted.shape[:2]
+  np.testing.assert_array_equal(decoding.decode(record(content)), wanted)
+  assert decoding.original_size(record(content)) == wanted.shape[:2]
 
 
 def test_exif_turns_a_jpeg():
@@ -141,15 +141,15 @@ def test_exif_turns_a_jpeg():
   pixels = np.zeros((16, 32, 3), np.uint8)
   pixels[:, 16:] = 255  # right half white: the camera was turned, so it is below
   content = encoded(Image.fromarray(pixels), "JPEG", exif=exif, quality=95)
-  found = pipeline.decode(record(content))
-  assert pipeline.original_size(record(content)) == found.shape[:2] == (32, 16)
+  found = decoding.decode(record(content))
+  assert decoding.original_size(record(content)) == found.shape[:2] == (32, 16)
   assert found[:15].max() < 20 and found[17:].min() > 235
 
 
 def test_the_size_comes_from_the_header():
   for form in ("PNG", "JPEG", "BMP"):
     content = encoded(Image.fromarray(noise(60, 90)), form)
-    assert pipeline.original_size(record(content[:700])) == (60, 90)
+    assert decoding.original_size(record(content[:700])) == (60, 90)
 
 
 def test_unreadable_images_are_named_with_the_reason(tmp_path, monkeypatch):
@@ -168,12 +168,12 @@ def test_unreadable_images_are_named_with_the_reason(tmp_path, monkeypatch):
       (content, "The image of nuts/train/good/0"),
     ):
       with pytest.raises(ValueError, match="Replace or remove it") as caught:
-        pipeline.decode(record(image), 8)
+        decoding.decode(record(image), 8)
       assert str(caught.value).startswith(f"{shown} cannot be read (")
       assert reason in str(caught.value)
   for path, reason in ((tmp_path / "lost.png", "No such file"), (tmp_path, "Is a dir")):
     with pytest.raises(ValueError, match=reason):
-      pipeline.decode(record(path), 8)
+      decoding.decode(record(path), 8)
 
   def refuse(*_, **__):
     raise PermissionError(13, "Permission denied")
@@ -182,12 +182,12 @@ def test_unreadable_images_are_named_with_the_reason(tmp_path, monkeypatch):
   with pytest.raises(
     ValueError, match=r"text\.png cannot be read \(Permission denied\)"
   ):
-    pipeline.decode(record(tmp_path / "text.png"), 8)
+    decoding.decode(record(tmp_path / "text.png"), 8)
 
 
 def test_a_gif_in_disguise_is_refused():
   with pytest.raises(ValueError, match="it is none of BMP"):
-    pipeline.decode(record(encoded(Image.new("L", (3, 3)), "GIF")))
+    decoding.decode(record(encoded(Image.new("L", (3, 3)), "GIF")))
 
 
 @pytest.mark.parametrize("limit", [50, 20])
@@ -197,30 +197,30 @@ def test_decompression_bombs_are_refused(monkeypatch, limit):
   )  # PIL warns above the limit, twice it raises
   monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
   with pytest.raises(ValueError, match=rf"cannot be read .*54.* {limit}|exceeds limit"):
-    pipeline.original_size(record(content))
+    decoding.original_size(record(content))
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_the_bomb_limit_holds_without_warnings_as_errors(monkeypatch):
   monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
   with pytest.raises(ValueError, match=r"\(9 x 6 is over 50 pixels\)"):
-    pipeline.decode(record(encoded(Image.new("L", (9, 6)))))
+    decoding.decode(record(encoded(Image.new("L", (9, 6)))))
 
 
 def test_check_lists_all_bad_files(tmp_path):
   content = encoded(Image.fromarray(noise(5, 4)))
   fine = [record(content, f"nuts/{i}") for i in range(5)]
-  pipeline.check(fine)
-  pipeline.check([])
+  decoding.check(fine)
+  decoding.check([])
   bad = [record(tmp_path / f"{i:02}.png") for i in range(23)]
   for each in bad:
     each.image.touch()
   with pytest.raises(ValueError, match="23 of 28 images cannot be read") as caught:
-    pipeline.check([*fine[:2], *bad, *fine[2:]])
+    decoding.check([*fine[:2], *bad, *fine[2:]])
   lines = str(caught.value).splitlines()
   assert len(lines) == 22 and lines[-1] == "and 3 more"
   assert [f"{i:02}.png cannot be read (it is empty)" in lines[i + 1] for i in range(20)]
 
 
 def test_check_reads_headers_only():
-  pipeline.check([record(encoded(Image.fromarray(noise(60, 90)))[:700])])
+  decoding.check([record(encoded(Image.fromarray(noise(60, 90)))[:700])])
