@@ -1,71 +1,114 @@
-"""Scores a run's test images: python -m nps_jax.evaluate --run=DIR."""
+"""The official metrics of a run, or of anyone's anomaly maps.
+
+python -m nps_jax.evaluate --run=DIR
+python -m nps_jax.evaluate --maps=DIR --dataset=ROOT --category=NAME --out=FILE.json
+"""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 import pathlib
 
-from absl import logging
-import ml_collections
-import numpy as np
-
-from nps_jax import config as settings
-from nps_jax import distributed
-from nps_jax import inference
-from nps_jax import telemetry
-from nps_jax.data import decoding
+from nps_jax import console
 from nps_jax.data import folder
-from nps_jax.data import records
+from nps_jax.data import maps
 from nps_jax.metrics import category
 from nps_jax.report import table
 
+RESULTS = "results.json"
+EXAMPLE = """
+Maps lie at MAPS/<category>/test/<kind>/<image>.tiff (or .tif, .npy), of any real type
+and at the size of their image; higher is more anomalous. An image's score is its map's
+maximum. ROOT is in the layout of MVTec LOCO AD (AU-sPRO) or MVTec AD (AU-PRO).
+"""
 
-def evaluate_run(run: inference.Run, root: str | None = None) -> list[dict]:
-  """Each category's results; writes results.json, .csv and .md into the run."""
-  config = ml_collections.ConfigDict(run.about.config)
-  if root is not None:
-    config.data.root = root
-  config.data.category = ",".join(run.about.categories)
-  lines = telemetry.read(run.folder)
-  results = []
-  for data in folder.open_all(config.data, config.seed):
-    if not data.test:
-      logging.warning("%s has no test images: not evaluated.", data.category)
-      continue
-    measured = category.measure(data, scored(run, data))
-    results.append(
-      {
-        **measured,
-        "steps": run.step,
-        "seconds": lines[-1]["seconds"] if lines else None,
-        "config_hash": settings.fingerprint(run.about.config),
-      }
+
+def publish(results: Sequence[Mapping], path: pathlib.Path) -> None:
+  """Writes the results and, beside them, CSV and Markdown; prints the latter."""
+  table.write(results, path)
+  print(table.to_markdown(results))
+  print(f"Written: {path}, and beside it .csv and .md")
+
+
+def of_maps(flags: argparse.Namespace) -> list[dict]:
+  """The results of a folder of maps.
+
+  Raises:
+    ValueError, FileNotFoundError: maps or ground truth are missing or wrong; names the
+      file.
+  """
+  datasets = [
+    folder.open_test(flags.dataset, name, layout=flags.layout)
+    for name in folder.resolve(flags.dataset, flags.category or "all")
+  ]
+  scored = [maps.scored(flags.maps, each) for each in datasets]
+  return [
+    category.measure(*each, flags.limits, flags.bootstrap, flags.seed)
+    for each in zip(datasets, scored, strict=True)
+  ]
+
+
+def of_run(flags: argparse.Namespace) -> list[dict]:
+  """The results of a trained run."""
+  from nps_jax import inference  # noqa: PLC0415 - seconds of imports, not for maps
+
+  return inference.evaluate(
+    inference.open_run(flags.run),
+    root=flags.dataset and str(flags.dataset),
+    category=flags.category,
+    limits=flags.limits,
+    bootstrap=flags.bootstrap,
+  )
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+  """The checked flags; exits with the usage where they do not fit together."""
+  parser = argparse.ArgumentParser(
+    description="Exact image AUROC, AU-sPRO or AU-PRO, pixel AUROC and AP.",
+    epilog=EXAMPLE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  source = parser.add_mutually_exclusive_group(required=True)
+  source.add_argument("--run", type=pathlib.Path, help="folder of a trained run")
+  source.add_argument("--maps", type=pathlib.Path, help="folder of anomaly maps")
+  add = parser.add_argument
+  add("--dataset", type=pathlib.Path, metavar="ROOT", help="folder of the categories")
+  add("--category", help="one name, several with commas, or all (the default)")
+  add("--out", type=pathlib.Path, metavar="FILE.json", help="default: in the run")
+  add("--layout", choices=folder.LAYOUTS, default="auto", help="of ROOT, for --maps")
+  add("--limits", type=_limits, help="of areas, such as 0.05,0.3; default: the field's")
+  add("--bootstrap", type=int, default=0, help="samples for 95%% intervals of AUROC")
+  add("--seed", type=int, default=0, help="of the bootstrap")
+  flags = parser.parse_args(arguments)
+  if flags.maps and not (flags.dataset and flags.out):
+    parser.error("--maps needs --dataset=ROOT, the images, and --out=FILE.json")
+  if flags.maps and not flags.maps.is_dir():
+    parser.error(f"--maps={flags.maps} is not a folder")
+  if flags.out and flags.out.suffix != ".json":
+    parser.error(f"--out={flags.out} must end in .json; .csv and .md go beside it")
+  if flags.bootstrap < 0:
+    parser.error(f"--bootstrap={flags.bootstrap} must be 0 or more, such as 1000")
+  return flags
+
+
+def _limits(text: str) -> tuple[float, ...]:
+  try:
+    limits = tuple(float(each) for each in text.split(","))
+  except ValueError:
+    limits = (0.0,)
+  if not all(0 < each <= 1 for each in limits):
+    raise argparse.ArgumentTypeError(
+      f"{text!r}: expected numbers above 0 and at most 1, with commas between"
     )
-  if distributed.is_lead():
-    table.write(results, run.folder)
-    print(table.to_markdown(results))
-    print(f"\nThe run, with its results, lies in {run.folder}")
-  return results
-
-
-def scored(
-  run: inference.Run, data: records.Dataset
-) -> Iterator[tuple[records.Record, np.ndarray, float]]:
-  """The test records with their maps at the images' own sizes, and image scores."""
-  for record, values, score in inference.scores(run, data.test, data.category):
-    yield record, inference.at_size(values, decoding.original_size(record)), score
+  return limits
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Scores a run's test images; writes results.json, .csv and .md into the run."""
-  telemetry.listen()
-  parser = argparse.ArgumentParser(description=main.__doc__)
-  parser.add_argument(
-    "--run", required=True, type=pathlib.Path, help="folder of a trained run"
-  )
-  parser.add_argument("--root", help="where the data set is now, if it has moved")
-  flags = parser.parse_args(arguments)
+  """Scores the test images; writes results as .json, .csv and .md."""
+  flags = parse(arguments)
+  console.listen()
   try:
-    evaluate_run(inference.open_run(flags.run), flags.root)
+    results = of_maps(flags) if flags.maps else of_run(flags)
+    publish(results, flags.out or flags.run / RESULTS)
   except (ValueError, FileNotFoundError) as error:
     raise SystemExit(f"Error: {error}") from error
 

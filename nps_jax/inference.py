@@ -11,15 +11,21 @@ from absl import logging
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
+import ml_collections
 import numpy as np
 from PIL import Image
 
 from nps_jax import checkpoints
+from nps_jax import config as settings
 from nps_jax import detector
 from nps_jax import distributed
 from nps_jax import scoring
+from nps_jax import telemetry
+from nps_jax.data import decoding
+from nps_jax.data import folder
 from nps_jax.data import pipeline
 from nps_jax.data import records
+from nps_jax.metrics import category as measures
 
 Tree = Any
 CALIBRATION = "calibration.npz"
@@ -117,6 +123,59 @@ def scores(
     values = scoring.image_score(config, calibration, raw)
     for at, each, value in zip(index, maps, values, strict=True):
       yield images[at], each, float(value)
+
+
+def evaluate(
+  run: Run,
+  *,
+  root: str | None = None,
+  category: str | None = None,
+  limits: Sequence[float] | None = None,
+  bootstrap: int = 0,
+) -> list[dict]:
+  """Each category's results on its test images, as `category.measure` has them.
+
+  Args:
+    root: where the data set is now, if it has moved.
+    category: which of the run's categories, several with commas; None: all of them.
+
+  Raises:
+    ValueError: a category that the run does not know, or what `measure` raises.
+  """
+  config = ml_collections.ConfigDict(run.about.config)
+  config.data.root = root or config.data.root
+  known = run.about.categories
+  config.data.category = category or ",".join(known)
+  strange = set(config.data.category.split(",")) - set(known)
+  if strange:
+    raise ValueError(
+      f"{run.folder} knows {', '.join(known)}, not {', '.join(sorted(strange))}; name "
+      "some of these."
+    )
+  lines = telemetry.read(run.folder)
+  results = []
+  for data in folder.open_all(config.data, config.seed):
+    if not data.test:
+      logging.warning("%s has no test images: not evaluated.", data.category)
+      continue
+    found = measures.measure(
+      data, test_maps(run, data), limits=limits, bootstrap=bootstrap, seed=config.seed
+    )
+    about = {
+      "steps": run.step,
+      "seconds": lines[-1]["seconds"] if lines else None,
+      "config_hash": settings.fingerprint(run.about.config),
+    }
+    results.append(found | about)
+  return results
+
+
+def test_maps(
+  run: Run, data: records.Dataset
+) -> Iterator[tuple[records.Record, Float[np.ndarray, "h w"], float]]:
+  """The test records with their maps at the images' own sizes, and image scores."""
+  for record, values, score in scores(run, data.test, data.category):
+    yield record, at_size(values, decoding.original_size(record)), score
 
 
 def at_size(

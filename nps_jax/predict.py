@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 import tifffile
 
+from nps_jax import console
 from nps_jax import files
 from nps_jax import inference
-from nps_jax import telemetry
 from nps_jax.data import decoding
 from nps_jax.data import folder
 from nps_jax.data import records
@@ -86,7 +86,7 @@ def choose_category(run: inference.Run, name: str | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Scores any images with a run; needs no labels."""
-  telemetry.listen()
+  console.listen()
   parser = argparse.ArgumentParser(description=main.__doc__)
   parser.add_argument(
     "--run", required=True, type=pathlib.Path, help="folder of a trained run"

@@ -3,28 +3,15 @@
 from collections.abc import Mapping
 import importlib.util
 import json
-import logging as levels
 import pathlib
 import time
 
-from absl import logging
 import tqdm
 
 from nps_jax import distributed
 from nps_jax import files
 
 FILE = "metrics.jsonl"
-
-
-def listen() -> None:
-  """Shows this package's log from INFO on, and of other packages only warnings."""
-  logging.set_verbosity(logging.INFO)
-  logging.get_absl_logger().addFilter(_is_ours)
-
-
-def _is_ours(record: levels.LogRecord) -> bool:
-  here = pathlib.Path(__file__).parent
-  return record.levelno > levels.INFO or here in pathlib.Path(record.pathname).parents
 
 
 class Telemetry:

@@ -10,9 +10,10 @@ from absl import app
 from absl import flags
 from ml_collections import config_flags
 
+from nps_jax import console
 from nps_jax import distributed
 from nps_jax import evaluate
-from nps_jax import telemetry
+from nps_jax import inference
 from nps_jax import trainer
 from nps_jax.data import synthetic
 
@@ -30,7 +31,7 @@ MULTIHOST = flags.DEFINE_bool(
 def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Settings need --config.")
-  telemetry.listen()
+  console.listen()
   if MULTIHOST.value:
     distributed.initialise()
   config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
@@ -38,7 +39,9 @@ def main(argv: Sequence[str]) -> None:
     if config.data.synthetic and not config.data.root:
       config.data.root = str(draw(config, workdir / "data"))
     run = trainer.fit(config, workdir)
-    evaluate.evaluate_run(run)
+    results = inference.evaluate(run)
+    if distributed.is_lead():
+      evaluate.publish(results, run.folder / evaluate.RESULTS)
   except (ValueError, FileNotFoundError, FloatingPointError) as error:
     raise SystemExit(f"Error: {error}") from error
 

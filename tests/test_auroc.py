@@ -1,4 +1,4 @@
-"""AUROC and average precision against their definitions, pair by pair."""
+"""AUROC and its bootstrap against the definition, pair by pair."""
 
 from hypothesis import given
 from hypothesis import settings
@@ -16,21 +16,22 @@ def slow_auroc(good, bad):
   return won / (len(good) * len(bad))
 
 
-def slow_average_precision(good, bad):
-  total, recall = 0.0, 0.0
-  for threshold in sorted({*good, *bad}, reverse=True):
-    true, false = np.sum(bad >= threshold), np.sum(good >= threshold)
-    total += (true / len(bad) - recall) * true / (true + false)
-    recall = true / len(bad)
-  return total
-
-
 @settings(deadline=None, max_examples=60)
 @given(SCORES, SCORES)
-def test_both_agree_with_brute_force_under_ties(good, bad):
+def test_agrees_with_brute_force_under_ties(good, bad):
   assert auroc.auroc(good, bad) == pytest.approx(slow_auroc(good, bad), abs=1e-14)
-  got = auroc.average_precision(good, bad)
-  assert got == pytest.approx(slow_average_precision(good, bad), abs=1e-14)
+
+
+@settings(deadline=None, max_examples=30)
+@given(SCORES, SCORES, st.integers(0, 99), st.sampled_from([1, 64, 2**22]))
+def test_each_bootstrap_sample_has_its_own_auroc(good, bad, seed, block):
+  rng = np.random.default_rng(seed)
+  draws = [rng.integers(0, each.size, (7, each.size)) for each in (good, bad)]
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(auroc, "BLOCK", block)
+    got = auroc.resampled(good, bad, *draws)
+  want = [slow_auroc(good[one], bad[two]) for one, two in zip(*draws, strict=True)]
+  np.testing.assert_allclose(got, want, atol=1e-14)
 
 
 @settings(deadline=None, max_examples=40)
@@ -47,7 +48,6 @@ def test_hand_values():
   assert auroc.auroc(good, np.array([1.0])) == 1.0
   assert auroc.auroc(good, np.array([-1.0])) == 0.0
   assert auroc.auroc(np.ones(3), np.ones(4)) == 0.5
-  assert auroc.average_precision(good, bad) == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_close_scores_are_told_apart_in_their_own_precision():
@@ -56,14 +56,14 @@ def test_close_scores_are_told_apart_in_their_own_precision():
   assert auroc.auroc(np.float32(low), np.float32(high)) == 0.5
 
 
-@pytest.mark.parametrize("measure", [auroc.auroc, auroc.average_precision])
-def test_unusable_scores_are_refused(measure):
+def test_unusable_scores_are_refused():
   some = np.ones(2)
   with pytest.raises(ValueError, match="no good scores; both good and bad"):
-    measure(np.zeros(0), some)
+    auroc.auroc(np.zeros(0), some)
   with pytest.raises(ValueError, match="no bad scores"):
-    measure(some, np.zeros(0))
+    auroc.auroc(some, np.zeros(0))
   with pytest.raises(ValueError, match="bad scores hold NaN or infinity"):
-    measure(some, np.array([np.nan]))
+    auroc.auroc(some, np.array([np.nan]))
+  draws = np.zeros((3, 1), np.int64)
   with pytest.raises(ValueError, match="good scores hold NaN or infinity"):
-    measure(np.array([np.inf]), some)
+    auroc.resampled(np.array([np.inf]), np.ones(1), draws, draws)

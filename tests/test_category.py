@@ -62,14 +62,10 @@ def image_scores(scored, *kinds):
 def test_loco_subsets(tmp_path):
   data, scored = build(tmp_path, LOCO, "loco")
   got = category.measure(data, iter(scored))
-  assert list(got) == [
-    "category",
-    "image_auroc",
-    "au_spro",
-    "au_pro",
-    "pixel_auroc",
-    "n_test",
-  ]
+  assert " ".join(got) == (
+    "category image_auroc image_auroc_95 au_spro au_pro region_by_kind pixel_auroc "
+    "pixel_ap n_test n_by_kind"
+  )
   image, region = got["image_auroc"], got["au_spro"]
   assert list(image) == ["logical", "structural", "mean", "pooled", "by_kind"]
   good = image_scores(scored, records.GOOD)
@@ -90,9 +86,73 @@ def test_loco_subsets(tmp_path):
   }
   for limit, mean in region["mean"].items():
     assert mean == (region["logical"][limit] + region["structural"][limit]) / 2
-  assert got["pixel_auroc"] == spro.pixel_auroc(one_group(data, scored))
+  ranking = spro.pixel_ranking(one_group(data, scored))
+  assert (got["pixel_auroc"], got["pixel_ap"]) == pytest.approx(ranking, abs=1e-14)
   assert (got["category"], got["au_pro"], got["n_test"]) == ("cat", None, 9)
+  assert got["n_by_kind"] == {"few": 3, "dirt": 5, "unused": 0}
+  assert got["image_auroc_95"] is None
   json.dumps(got, allow_nan=False)
+
+
+def test_a_defect_s_region_score_is_that_of_its_own_channels(tmp_path):
+  data, scored = build(tmp_path, LOCO, "loco")
+  got = category.measure(data, scored)
+  areas = {"few": [], "dirt": []}
+  channels = {records.LOGICAL: ("few", "dirt"), records.STRUCTURAL: ("dirt",)}
+  for kind, names in channels.items():
+    parts = one_group(data, scored, records.GOOD, kind)
+    found = spro.channel_areas(parts, category.LIMITS)
+    for at, row in enumerate(found):
+      areas[names[at % len(names)]].append(row)
+  for name, rows in areas.items():
+    want = dict(zip(map(str, category.LIMITS), np.mean(rows, axis=0), strict=True))
+    assert got["region_by_kind"][name] == pytest.approx(want, abs=1e-14)
+  assert got["region_by_kind"]["unused"] is None
+  # The channels' means, weighted by how many there are, make up the subset's figure.
+  logical = np.mean([*areas["few"], *areas["dirt"][:3]], axis=0)
+  assert list(got["au_spro"]["logical"].values()) == pytest.approx(logical, abs=1e-14)
+
+
+def test_intervals_come_from_samples_of_good_and_of_bad_images(tmp_path):
+  data, scored = build(tmp_path, LOCO, "loco")
+  got = category.measure(data, scored, bootstrap=400, seed=3)
+  assert got == category.measure(data, scored, bootstrap=400, seed=3)
+  other = category.measure(data, scored, bootstrap=400, seed=4)
+  assert other["image_auroc_95"] != got["image_auroc_95"]
+  assert other["image_auroc"] == got["image_auroc"]
+  intervals = got["image_auroc_95"]
+  assert intervals["by_kind"]["unused"] is None
+  good = image_scores(scored, records.GOOD)
+  sides = [image_scores(scored, kind) for kind in (records.LOGICAL, records.STRUCTURAL)]
+  rng, samples = np.random.default_rng(8), {"logical": [], "structural": [], "mean": []}
+  for _ in range(4000):  # slowly, and with draws of its own
+    drawn = rng.choice(good, good.size)
+    pair = [auroc.auroc(drawn, rng.choice(bad, bad.size)) for bad in sides]
+    for name, value in zip(samples, [*pair, np.mean(pair)], strict=True):
+      samples[name].append(value)
+  for name, values in samples.items():
+    low, high = intervals[name]
+    assert low <= got["image_auroc"][name] <= high
+    # 400 draws tell a percentile to within a few of its neighbours.
+    assert np.quantile(values, 0.005) <= low <= np.quantile(values, 0.055), name
+    assert np.quantile(values, 0.945) <= high <= np.quantile(values, 0.995), name
+
+
+@pytest.mark.parametrize("layout", ["loco", "mvtec_ad"])
+def test_any_limits_may_be_asked_for(tmp_path, layout):
+  counts = LOCO if layout == "loco" else {"good": 3, "hole": 2}
+  data, scored = build(tmp_path, counts, layout)
+  usual, got = (
+    category.measure(data, scored, limits=each) for each in (None, (0.3, 0.2))
+  )
+  key = "au_spro" if layout == "loco" else "au_pro"
+  part, whole = (
+    (each[key]["mean"] if layout == "loco" else each[key]) for each in (got, usual)
+  )
+  assert list(part) == ["0.3", "0.2"]
+  assert part["0.3"] == whole["0.3"]
+  with pytest.raises(ValueError, match=r"limits are \(2.0,\); each must be above 0"):
+    category.measure(data, scored, limits=(2.0,))
 
 
 def test_order_of_images_is_irrelevant(tmp_path):
@@ -100,6 +160,7 @@ def test_order_of_images_is_irrelevant(tmp_path):
   want, got = category.measure(data, scored), category.measure(data, scored[::-1])
   assert got["image_auroc"] == want["image_auroc"]
   assert got["pixel_auroc"] == want["pixel_auroc"]
+  assert got["pixel_ap"] == pytest.approx(want["pixel_ap"], abs=1e-14)
   for name, values in want["au_spro"].items():
     assert got["au_spro"][name] == pytest.approx(values, abs=1e-14)
 
@@ -123,7 +184,10 @@ def test_mvtec_ad_layout(tmp_path):
   assert list(got["au_pro"]) == ["0.3", "0.05"]
   want = {str(limit): area for limit, area in want.items()}
   assert got["au_pro"] == pytest.approx(want, abs=1e-14)
-  assert got["pixel_auroc"] == spro.pixel_auroc(one_group(data, scored))
+  assert got["pixel_auroc"] == spro.pixel_ranking(one_group(data, scored))[0]
+  assert got["n_by_kind"] == {"cut": 2, "hole": 2}
+  cut = spro.channel_areas(one_group(data, scored), (0.3, 0.05))[2:].mean(axis=0)
+  assert list(got["region_by_kind"]["cut"].values()) == pytest.approx(cut, abs=1e-14)
 
 
 def test_plain_layout_needs_no_masks(tmp_path):

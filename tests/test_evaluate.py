@@ -23,7 +23,9 @@ from nps_jax.metrics import auroc
 
 @pytest.fixture(scope="module")
 def results(run):
-  return evaluate.evaluate_run(run)
+  found = inference.evaluate(run)
+  evaluate.publish(found, run.folder / evaluate.RESULTS)
+  return found
 
 
 def test_results_have_the_agreed_form(run, results):
@@ -32,7 +34,10 @@ def test_results_have_the_agreed_form(run, results):
     "tray",
     "bottle",
   ]
-  fields = "category image_auroc au_spro au_pro pixel_auroc n_test steps seconds"
+  fields = (
+    "category image_auroc image_auroc_95 au_spro au_pro region_by_kind pixel_auroc "
+    "pixel_ap n_test n_by_kind steps seconds"
+  )
   for each in stored:
     assert list(each) == [*fields.split(), "config_hash"]
     assert set(each["au_spro"]["mean"]) == {"0.01", "0.05", "0.1", "0.3", "1.0"}
@@ -80,9 +85,12 @@ def test_calibration_reads_no_test_image(run, root, tmp_path):
 def test_a_moved_data_set_is_found_by_its_root(run, root, results, tmp_path):
   shutil.copytree(root, tmp_path / "moved")
   opened = inference.open_run(run.folder)
-  assert evaluate.evaluate_run(opened, str(tmp_path / "moved")) == results
+  moved = str(tmp_path / "moved")
+  assert inference.evaluate(opened, root=moved, category="tray") == results[:1]
   with pytest.raises(FileNotFoundError, match="does not exist"):
-    evaluate.evaluate_run(opened, str(tmp_path / "lost"))
+    inference.evaluate(opened, root=str(tmp_path / "lost"))
+  with pytest.raises(ValueError, match=r"knows tray, bottle, not bag; name some of th"):
+    inference.evaluate(opened, category="bag,tray")
 
 
 def test_maps_come_at_the_images_own_size():

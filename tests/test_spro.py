@@ -1,4 +1,7 @@
-"""AU-sPRO and pixel AUROC against the curves drawn threshold by threshold."""
+"""AU-sPRO, pixel AUROC and pixel AP against the curves drawn threshold by threshold."""
+
+import subprocess
+import sys
 
 from hypothesis import given
 from hypothesis import settings
@@ -52,6 +55,18 @@ def slow_auroc(images):
   return slow_area(fpr, [np.mean(inside > cut) for cut in cuts], 1.0)
 
 
+def slow_average_precision(images):
+  """The sum over thresholds of recall gained times precision, in float64."""
+  inside = np.concatenate([np.float64(m)[c.any(axis=0)] for m, c, _ in images])
+  outside = np.concatenate([np.float64(m)[~c.any(axis=0)] for m, c, _ in images])
+  total, recall = 0.0, 0.0
+  for threshold in sorted({*inside.tolist(), *outside.tolist()}, reverse=True):
+    true, false = np.sum(inside >= threshold), np.sum(outside >= threshold)
+    total += (true / inside.size - recall) * true / (true + false)
+    recall = true / inside.size
+  return total
+
+
 def random_images(seed, levels, dtype=np.float32):
   """Three maps with overlapping channels and a good one; few levels make ties."""
   rng = np.random.default_rng(seed)
@@ -84,7 +99,8 @@ def check(images, sizes=(2, 2)):
   got = spro.au_spro(groups, LIMITS)
   want = {limit: slow_area(fpr, height, limit) for limit in LIMITS}
   assert got == pytest.approx(want, abs=1e-12)
-  assert spro.pixel_auroc(groups) == pytest.approx(slow_auroc(images), abs=1e-12)
+  ranking = slow_auroc(images), slow_average_precision(images)
+  assert spro.pixel_ranking(groups) == pytest.approx(ranking, abs=1e-12)
   return got
 
 
@@ -105,7 +121,7 @@ def test_agrees_with_brute_force_anywhere(seed, levels):
 def test_constant_maps(value):
   images = [(np.full_like(m, value), c, s) for m, c, s in random_images(3, 1)]
   check(images)
-  assert spro.pixel_auroc(as_groups(images)) == 0.5
+  assert spro.pixel_ranking(as_groups(images))[0] == 0.5
 
 
 def test_half_equal_negative_and_huge_values():
@@ -126,7 +142,7 @@ def test_float64_keeps_its_digits():
   values = 1.0 + 2.0**-50 * np.arange(4.0).reshape(2, 2)
   channel = np.array([[[False, False], [False, True]]])
   group = as_groups([(values, channel, np.array([1]))], (1,))
-  assert spro.pixel_auroc(group) == 1.0
+  assert spro.pixel_ranking(group) == (1.0, 1.0)
   assert spro.au_spro(group, [0.05]) == {0.05: 1.0}
 
 
@@ -135,7 +151,7 @@ def test_float64_keeps_its_digits():
 def test_invariances(seed):
   images = random_images(seed, 4, np.float64)
   want = check(images)
-  auroc = spro.pixel_auroc(as_groups(images))
+  ranking = spro.pixel_ranking(as_groups(images))
   others = {
     "transform": [(np.exp(m / 3), c, s) for m, c, s in images],
     "image order": images[::-1],
@@ -144,7 +160,8 @@ def test_invariances(seed):
   for name, other in others.items():
     got = spro.au_spro(as_groups(other), LIMITS)
     assert got == pytest.approx(want, abs=1e-14), name
-    assert spro.pixel_auroc(as_groups(other)) == auroc, name
+    got = spro.pixel_ranking(as_groups(other))
+    assert got == pytest.approx(ranking, abs=1e-14), name
   assert spro.au_spro(as_groups(images, (4,)), LIMITS) == pytest.approx(want, abs=1e-14)
 
 
@@ -154,7 +171,7 @@ def test_a_perfect_map_is_1_and_its_inverse_near_0(seed):
   images = random_images(seed, 4)
   perfect = [(c.any(axis=0) + 0.1 * np.tanh(m), c, s) for m, c, s in images]
   assert spro.au_spro(as_groups(perfect), LIMITS) == dict.fromkeys(LIMITS, 1.0)
-  assert spro.pixel_auroc(as_groups(perfect)) == 1.0
+  assert spro.pixel_ranking(as_groups(perfect)) == (1.0, 1.0)
   inverse = [(-m, c, s) for m, c, s in perfect]
   assert spro.au_spro(as_groups(inverse), LIMITS) == dict.fromkeys(LIMITS, 0.0)
 
@@ -171,7 +188,12 @@ def test_hand_values():
   assert got == pytest.approx(want, abs=1e-15)
   saturated = as_groups([(values, channels, np.array([1, 1]))], (1,))
   assert spro.au_spro(saturated, [0.2]) == {0.2: 0.5}  # 9 alone is enough
-  assert spro.pixel_auroc(whole) == pytest.approx((5 + 4 + 2) / 15)
+  ranks = (1, 3, 6)  # of 9, 7 and 4 among all eight pixels
+  precision = np.mean([found / rank for found, rank in enumerate(ranks, start=1)])
+  want = ((5 + 4 + 2) / 15, precision)
+  assert spro.pixel_ranking(whole) == pytest.approx(want, abs=1e-15)
+  areas = spro.channel_areas(whole, [1.0, 0.2])
+  np.testing.assert_allclose(areas, [[0.9, 0.5], [0.4, 0]], atol=1e-15)
 
 
 def test_a_tie_is_a_diagonal():
@@ -190,6 +212,29 @@ def test_maps_may_come_after_a_first_result():
     group.add(*image)
   want = spro.au_spro(as_groups(images), LIMITS)
   assert spro.au_spro(group_list, LIMITS) == pytest.approx(want, abs=1e-14)
+
+
+def test_scores_are_held_once():
+  """Sorting takes a group's maps in one by one: no second copy stands beside them."""
+  script = """
+import pathlib, re, numpy as np
+from nps_jax.metrics import spro
+def peak():
+  status = pathlib.Path("/proc/self/status").read_text()
+  return int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) / 1024
+group, none = spro.Group(), np.zeros((0, 1024, 1024), bool)
+values = np.random.default_rng(0).random((1024, 1024), np.float32)
+before = peak()
+for _ in range(64):
+  group.add(values, none, np.zeros(0, np.int64))
+found = group.normal()
+print(peak() - before)
+assert found.size == 2**26 and np.all(found[1:] >= found[:-1])
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", script], capture_output=True, text=True, check=True
+  )
+  assert 256 <= float(done.stdout) < 1.3 * 256  # MiB
 
 
 def test_the_caller_may_reuse_its_buffer():
@@ -218,7 +263,7 @@ def test_bad_input_is_refused():
   with pytest.raises(ValueError, match="1 channels and 0 normal pixels"):
     spro.au_spro([covered], LIMITS)
   with pytest.raises(ValueError, match="4 defective and 0 normal pixels"):
-    spro.pixel_auroc([covered])
+    spro.pixel_ranking([covered])
   for limit in (0.0, 1.5):
     with pytest.raises(ValueError, match="each must be above 0 and at most 1"):
       spro.au_spro([normal, covered], [limit])

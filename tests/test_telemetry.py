@@ -2,12 +2,9 @@
 
 import importlib.machinery
 import json
-import logging
-import pathlib
 import sys
 import types
 
-from absl import logging as absl_logging
 import pytest
 
 from nps_jax import distributed
@@ -152,24 +149,3 @@ def test_tensorboard_gets_the_same_numbers_where_it_is_installed(
   (line,) = telemetry.read(tmp_path)
   assert line["loss"] == 0.5
   assert {(name, value, 3) for name, value in line.items()} == set(board.scalars)
-
-
-def test_listening_shows_our_info_and_of_others_only_warnings(monkeypatch):
-  logger = absl_logging.get_absl_logger()
-  before = absl_logging.get_verbosity()
-  monkeypatch.setattr(logger, "filters", [])
-  ours = str(pathlib.Path(telemetry.__file__).parent / "data" / "folder.py")
-
-  def shown(level, path):
-    record = logging.LogRecord("absl", level, path, 1, "words", None, None)
-    return bool(logger.filter(record))
-
-  assert shown(logging.INFO, "/lib/orbax/manager.py")
-  try:
-    telemetry.listen()
-    assert absl_logging.get_verbosity() == absl_logging.INFO
-  finally:
-    absl_logging.set_verbosity(before)
-  assert shown(logging.INFO, ours)
-  assert not shown(logging.INFO, "/lib/orbax/manager.py")
-  assert shown(logging.WARNING, "/lib/orbax/manager.py")

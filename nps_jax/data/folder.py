@@ -16,6 +16,7 @@ from nps_jax.data import records
 
 LAYOUTS = ("auto", "loco", "mvtec_ad", "plain")
 LOCO_KINDS = (records.GOOD, records.LOGICAL, records.STRUCTURAL)
+WAY_OUT = "Change the root: config.data.root, or --dataset of an evaluation."
 PARTS = ("train", "validation", "test", "ground_truth", "defects_config.json")
 
 
@@ -48,7 +49,7 @@ def open_all(
 def find_categories(root: pathlib.Path) -> tuple[str, ...]:
   """The names of the categories under a root, sorted.
 
-  If the root has a train folder it is a category itself, and its name the only one.
+  A root with train/ or test/good/ is a category itself, and its name the only one.
 
   Raises:
     FileNotFoundError: there is no such folder, or it holds no category.
@@ -58,14 +59,13 @@ def find_categories(root: pathlib.Path) -> tuple[str, ...]:
     near = next(each for each in root.absolute().parents if each.exists())
     raise FileNotFoundError(
       f"The data folder {root} does not exist; {near} holds {listing.contents(near)}. "
-      "Change config.data.root."
+      f"{WAY_OUT}"
     )
   if not root.is_dir():
     raise ValueError(
-      f"The data folder {root} is a file. Change config.data.root to a folder; unpack "
-      "an archive first."
+      f"The data folder {root} is a file; unpack an archive first. {WAY_OUT}"
     )
-  if (root / "train").is_dir():
+  if _is_category(root):
     return (listing.own_name(root),)
   found = tuple(
     each.name
@@ -75,7 +75,7 @@ def find_categories(root: pathlib.Path) -> tuple[str, ...]:
   if not found:
     raise FileNotFoundError(
       f"{root} holds no category; expected {root}/train or {root}/<category>/train, "
-      f"found {listing.contents(root)}. Change config.data.root."
+      f"found {listing.contents(root)}. {WAY_OUT}"
     )
   return found
 
@@ -98,7 +98,7 @@ def resolve(root: pathlib.Path, category: str) -> tuple[str, ...]:
     close = [difflib.get_close_matches(name, found, n=1) for name in unknown]
     hint = ", ".join(repr(match[0]) for match in close if match)
     raise ValueError(
-      f"config.data.category is {category!r}; {root} has {listing.some(found)}."
+      f"The category is {category!r}; {root} has {listing.some(found)}."
       + (f" Did you mean {hint}?" if hint else ' Name some of these, or "all".')
     )
   return tuple(named)
@@ -124,6 +124,45 @@ def open_category(
     ValueError, FileNotFoundError: the layout or the category is unknown, normal images
       are missing, or images and ground truth do not match; lists what was found.
   """
+  name, folder, layout = _locate(root, category, layout)
+  train = _normal(folder, "train")
+  if (folder / "validation").exists():
+    validation = _normal(folder, "validation")
+  else:
+    train, validation = _hold_out(folder, train, seed, validation_fraction)
+  test = _test(folder, name, layout)
+  return records.Dataset(
+    name,
+    layout,
+    _records(name, "train", records.GOOD, train),
+    _records(name, "validation", records.GOOD, validation),
+    test,
+    _defects(folder, layout, bool(test)),
+  )
+
+
+def open_test(
+  root: pathlib.Path, category: str, *, layout: str = "auto"
+) -> records.Dataset:
+  """One category's test records alone; training images need not be there.
+
+  Raises:
+    ValueError, FileNotFoundError: as `open_category` does, or no test images.
+  """
+  name, folder, layout = _locate(root, category, layout)
+  test = _test(folder, name, layout)
+  if not test:
+    raise ValueError(
+      f"{folder} has no test images; found {listing.contents(folder)}. Put them into "
+      f"{folder}/test/<kind>."
+    )
+  return records.Dataset(name, layout, (), (), test, _defects(folder, layout, True))
+
+
+def _locate(
+  root: pathlib.Path, category: str, layout: str
+) -> tuple[str, pathlib.Path, str]:
+  """The category's name, its folder, and its layout."""
   if layout not in LAYOUTS:
     raise ValueError(f"config.data.layout is {layout!r}; expected one of {LAYOUTS}.")
   names = resolve(root, category)
@@ -131,25 +170,22 @@ def open_category(
     raise ValueError(
       f"{category!r} means {listing.some(names)}; expected one category."
     )
-  name = names[0]
-  folder = root if (root / "train").is_dir() else root / name
-  layout = layouts.find_layout(folder) if layout == "auto" else layout
-  train = _normal(folder, "train")
-  if (folder / "validation").exists():
-    validation = _normal(folder, "validation")
-  else:
-    train, validation = _hold_out(folder, train, seed, validation_fraction)
-  test = _test(folder, name, layout)
+  folder = root if _is_category(root) else root / names[0]
+  found = layouts.find_layout(folder) if layout == "auto" else layout
+  return names[0], folder, found
+
+
+def _is_category(folder: pathlib.Path) -> bool:
+  return any((folder / part).is_dir() for part in ("train", f"test/{records.GOOD}"))
+
+
+def _defects(
+  folder: pathlib.Path, layout: str, needed: bool
+) -> tuple[records.Defect, ...]:
+  """The defects that masks stand for; without test images they may be missing."""
   config = folder / "defects_config.json"
-  defects = layout == "loco" and (test or config.exists())
-  return records.Dataset(
-    name,
-    layout,
-    _records(name, "train", records.GOOD, train),
-    _records(name, "validation", records.GOOD, validation),
-    test,
-    masks.read_defects(config) if defects else (),
-  )
+  wanted = layout == "loco" and (needed or config.exists())
+  return masks.read_defects(config) if wanted else ()
 
 
 def images(paths: Sequence[str]) -> tuple[records.Record, ...]:

@@ -1,7 +1,9 @@
-"""Image-level ranking measures, exact and in float64; equal scores are ties."""
+"""Image AUROC, exact and in float64, and its bootstrap; equal scores are ties."""
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 import numpy as np
+
+BLOCK = 2**22  # cells of the bootstrap's histograms held at a time
 
 
 def auroc(good: Float[np.ndarray, " n"], bad: Float[np.ndarray, " m"]) -> float:
@@ -18,19 +20,45 @@ def auroc(good: Float[np.ndarray, " n"], bad: Float[np.ndarray, " m"]) -> float:
   return int(below.sum() + not_above.sum()) / (2 * good.size * bad.size)
 
 
-def average_precision(
-  good: Float[np.ndarray, " n"], bad: Float[np.ndarray, " m"]
-) -> float:
-  """The mean, over bad scores, of the precision among scores at least as high; 0..1.
+def resampled(
+  good: Float[np.ndarray, " n"],
+  bad: Float[np.ndarray, " m"],
+  good_draws: Int[np.ndarray, "r n"],
+  bad_draws: Int[np.ndarray, "r m"],
+) -> Float[np.ndarray, " r"]:
+  """The AUROC of each bootstrap sample; ties count half.
+
+  Args:
+    good_draws: for each sample, the indices of the good scores that are in it.
+    bad_draws: likewise of the bad scores.
 
   Raises:
     ValueError: either side is empty or holds NaN or infinity.
   """
   _check(good, "good")
   _check(bad, "bad")
-  false = good.size - np.searchsorted(np.sort(good), bad, side="left")
-  true = bad.size - np.searchsorted(np.sort(bad), bad, side="left")
-  return float(np.mean(true / (true + false)))
+  values, place = np.unique(np.concatenate([good, bad]), return_inverse=True)
+  size, found = values.size, []
+  block = max(1, BLOCK // size)
+  for start in range(0, len(good_draws), block):
+    counts = [
+      _histograms(places[draws[start : start + block]], size)
+      for places, draws in (
+        (place[: good.size], good_draws),
+        (place[good.size :], bad_draws),
+      )
+    ]
+    below = np.cumsum(counts[0], axis=1) - counts[0]
+    won = np.einsum("rv,rv->r", counts[1], 2 * below + counts[0])
+    found.append(won / (2 * good.size * bad.size))
+  return np.concatenate(found)
+
+
+def _histograms(places: Int[np.ndarray, "r n"], size: int) -> Int[np.ndarray, "r v"]:
+  """How often each of `size` places stands in each row."""
+  rows = len(places)
+  offset = places + size * np.arange(rows)[:, None]
+  return np.bincount(offset.ravel(), minlength=rows * size).reshape(rows, size)
 
 
 def _check(scores: np.ndarray, side: str) -> None:

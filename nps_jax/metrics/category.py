@@ -4,6 +4,7 @@ import collections
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from jaxtyping import Float
 import numpy as np
 
 from nps_jax.data import masks
@@ -13,6 +14,7 @@ from nps_jax.metrics import spro
 
 LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)  # of AU-sPRO; the field quotes 0.05
 PRO_LIMITS = (0.3, 0.05)  # of AU-PRO; the field quotes 0.3
+CONFIDENCE = (0.025, 0.975)  # percentiles of the bootstrap that bound an interval
 
 
 class _Image(NamedTuple):
@@ -21,49 +23,66 @@ class _Image(NamedTuple):
   defects: tuple[str, ...]  # one name per channel
 
 
+class _Figure(NamedTuple):
+  value: float
+  samples: Float[np.ndarray, " r"]  # the same measure on bootstrap samples
+
+
 def measure(
   dataset: records.Dataset,
   scored: Iterable[tuple[records.Record, np.ndarray, float]],
-  limits: Sequence[float] = LIMITS,
+  limits: Sequence[float] | None = None,
+  bootstrap: int = 0,
+  seed: int = 0,
 ) -> dict:
   """The category's image and pixel metrics, ready for JSON; None where undefined.
 
   "logical" is good against logical images, "structural" likewise, "mean" the average
   of the two, "pooled" good against all anomalous images. "by_kind" goes by defect in
-  the LOCO layout, else by test folder. LOCO has au_spro, MVTec AD has au_pro, and the
-  plain layout image scores only: its masks are not read.
+  the LOCO layout, else by test folder; an image with two defects counts for both, and
+  a defect's region score is the mean over its own channels. LOCO has au_spro, MVTec AD
+  has au_pro, and the plain layout image scores only: its masks are not read.
 
   Args:
     scored: each test record once, in any order, with its anomaly map [h w] at the
       image's own size and its image score. Maps are taken one at a time.
-    limits: false positive rates that AU-sPRO is integrated to.
+    limits: false positive rates that areas are integrated to; None: LIMITS for LOCO,
+      else PRO_LIMITS.
+    bootstrap: samples for the 95 % intervals of image AUROCs ("image_auroc_95"), good
+      and anomalous images drawn apart; 0: none.
+    seed: of the bootstrap.
 
   Raises:
     ValueError: a map or score is not finite; a map's size differs from its masks'; a
       test record has no score, or two; a scored record is not in the test split; a
-      mask cannot be read.
+      mask cannot be read; a limit is out of range.
   """
   images, groups = _gather(dataset, scored)
-  good, everything = groups[records.GOOD], list(groups.values())
+  figures = _image_auroc(dataset, images, bootstrap, seed)
   # First what needs every group, so that all are sorted at once.
-  pixel_auroc = spro.pixel_auroc(everything) if _has_both(everything) else None
+  everything = list(groups.values())
+  pixel_auroc = pixel_ap = None
+  if _has_both(everything):
+    pixel_auroc, pixel_ap = spro.pixel_ranking(everything)
   au_spro = au_pro = None
   if dataset.layout == "loco":
-    logical = _area([good, groups[records.LOGICAL]], limits)
-    structural = _area([good, groups[records.STRUCTURAL]], limits)
-    mean = None
-    if logical and structural:
-      mean = {limit: (logical[limit] + structural[limit]) / 2 for limit in logical}
-    au_spro = {"logical": logical, "structural": structural, "mean": mean}
+    au_spro, regions = _loco_regions(images, groups, limits or LIMITS)
   else:
-    au_pro = _area(everything, PRO_LIMITS)
+    names, areas = _channels(images, groups, limits or PRO_LIMITS)
+    au_pro = _mean(areas, limits or PRO_LIMITS)
+    regions = _by_name(names, areas, limits or PRO_LIMITS)
+  kinds = figures["by_kind"]
   return {
     "category": dataset.category,
-    "image_auroc": _image_auroc(dataset, images),
+    "image_auroc": _leaves(figures, lambda figure: figure.value),
+    "image_auroc_95": _leaves(figures, _interval) if bootstrap else None,
     "au_spro": au_spro,
     "au_pro": au_pro,
+    "region_by_kind": {kind: regions.get(kind) for kind in kinds},
     "pixel_auroc": pixel_auroc,
+    "pixel_ap": pixel_ap,
     "n_test": len(images),
+    "n_by_kind": {kind: sum(_shows(each, kind) for each in images) for kind in kinds},
   }
 
 
@@ -103,44 +122,118 @@ def _gather(
   return images, groups
 
 
-def _image_auroc(dataset: records.Dataset, images: Sequence[_Image]) -> dict:
+def _image_auroc(
+  dataset: records.Dataset, images: Sequence[_Image], bootstrap: int, seed: int
+) -> dict:
   """Image AUROCs of good images against the anomalous ones, and against parts."""
   good = np.array([image.score for image in images if image.kind == records.GOOD])
+  rng = np.random.default_rng(seed)
+  draws = rng.integers(0, max(good.size, 1), (bootstrap, good.size))
 
-  def against(wanted: Callable[[_Image], bool]) -> float | None:
-    bad = [image.score for image in images if wanted(image)]
-    return auroc.auroc(good, np.array(bad)) if good.size and bad else None
+  def against(wanted: Callable[[_Image], bool]) -> _Figure | None:
+    bad = np.array([image.score for image in images if wanted(image)])
+    if not good.size or not bad.size:
+      return None
+    others = rng.integers(0, bad.size, (bootstrap, bad.size))
+    samples = auroc.resampled(good, bad, draws, others) if bootstrap else np.zeros(0)
+    return _Figure(auroc.auroc(good, bad), samples)
 
   logical = structural = mean = None
   if dataset.layout == "loco":
     logical = against(lambda image: image.kind == records.LOGICAL)
     structural = against(lambda image: image.kind == records.STRUCTURAL)
     if logical is not None and structural is not None:
-      mean = (logical + structural) / 2
-    names = dict.fromkeys(defect.name for defect in dataset.defects)
-    by_kind = {
-      name: against(lambda image, n=name: n in image.defects) for name in names
-    }
+      pairs = zip(logical, structural, strict=True)
+      mean = _Figure(*((one + other) / 2 for one, other in pairs))
+    kinds = list(dict.fromkeys(defect.name for defect in dataset.defects))
   else:
     kinds = sorted({image.kind for image in images} - {records.GOOD})
-    by_kind = {kind: against(lambda image, k=kind: image.kind == k) for kind in kinds}
   return {
     "logical": logical,
     "structural": structural,
     "mean": mean,
     "pooled": against(lambda image: image.kind != records.GOOD),
-    "by_kind": by_kind,
+    "by_kind": {
+      kind: against(lambda image, k=kind: _shows(image, k)) for kind in kinds
+    },
   }
 
 
-def _area(
-  groups: Sequence[spro.Group], limits: Sequence[float]
+def _shows(image: _Image, kind: str) -> bool:
+  """Whether the image has this defect, or lies in this folder."""
+  return kind in image.defects or kind == image.kind
+
+
+def _leaves(figures: Mapping, of: Callable[[_Figure], object]) -> dict:
+  """The figures' tree with a value for each; None stays."""
+  found = {}
+  for name, each in figures.items():
+    if isinstance(each, Mapping):
+      found[name] = _leaves(each, of)
+    else:
+      found[name] = None if each is None else of(each)
+  return found
+
+
+def _interval(figure: _Figure) -> list[float]:
+  return np.quantile(figure.samples, CONFIDENCE).tolist()
+
+
+def _loco_regions(
+  images: Sequence[_Image], groups: Mapping[str, spro.Group], limits: Sequence[float]
+) -> tuple[dict, dict]:
+  """AU-sPRO of both subsets and their mean; and by defect."""
+  found, names, areas = {}, [], []
+  for subset, kind in (
+    ("logical", records.LOGICAL),
+    ("structural", records.STRUCTURAL),
+  ):
+    parts = {records.GOOD: groups[records.GOOD], kind: groups[kind]}
+    some, part = _channels(images, parts, limits)
+    found[subset] = _mean(part, limits)
+    names += some
+    areas.append(part)
+  mean = None
+  if found["logical"] and found["structural"]:
+    mean = {
+      limit: (area + found["structural"][limit]) / 2
+      for limit, area in found["logical"].items()
+    }
+  return found | {"mean": mean}, _by_name(names, np.concatenate(areas), limits)
+
+
+def _channels(
+  images: Sequence[_Image], parts: Mapping[str, spro.Group], limits: Sequence[float]
+) -> tuple[list[str], Float[np.ndarray, "c m"]]:
+  """Each channel's name and areas; none where areas are undefined."""
+  if not _has_both(list(parts.values())):
+    return [], np.zeros((0, len(limits)))
+  names = [
+    name
+    for kind in parts
+    for image in images
+    if image.kind == kind
+    for name in image.defects
+  ]
+  return names, spro.channel_areas(list(parts.values()), limits)
+
+
+def _mean(
+  areas: Float[np.ndarray, "c m"], limits: Sequence[float]
 ) -> dict[str, float] | None:
-  """AU-sPRO by limit."""
-  if not _has_both(groups):
+  """The mean over channels by limit."""
+  if not len(areas):
     return None
-  areas = spro.au_spro(groups, limits)
-  return {str(float(limit)): area for limit, area in areas.items()}
+  means = areas.mean(axis=0).tolist()
+  return {str(float(limit)): area for limit, area in zip(limits, means, strict=True)}
+
+
+def _by_name(
+  names: Sequence[str], areas: Float[np.ndarray, "c m"], limits: Sequence[float]
+) -> dict[str, dict[str, float]]:
+  """The mean over the channels of each name."""
+  found = np.array(names)
+  return {name: _mean(areas[found == name], limits) for name in dict.fromkeys(names)}
 
 
 def _has_both(groups: Sequence[spro.Group]) -> bool:

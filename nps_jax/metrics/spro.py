@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent import futures
 import functools
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 import numpy as np
 
 THREADS = 4  # sorting and searching leave the interpreter's lock
@@ -27,8 +27,7 @@ class Group:
   """Pixel scores of some images, added one map at a time; groups form subsets.
 
   Subsets that share images (the good ones) share the group, which is sorted once.
-  Holds a copy of all scores, in the widest precision that the maps came in, and for a
-  moment a second one.
+  Holds one copy of all scores, in the widest precision that the maps came in.
   """
 
   def __init__(self):
@@ -81,7 +80,7 @@ class Group:
     if not self._normal:
       return np.zeros(0, np.float32)
     if not self._sorted:
-      self._normal = [np.concatenate(self._normal)]
+      self._normal = [_merge(self._normal)]
       self._normal[0].sort()
       self._sorted = True
     return self._normal[0]
@@ -90,8 +89,20 @@ class Group:
 def au_spro(groups: Sequence[Group], limits: Sequence[float]) -> dict[float, float]:
   """The area under sPRO up to each limit, divided by the limit; 0..1.
 
+  It is the mean over the channels' own; as `channel_areas` otherwise.
+  """
+  areas = channel_areas(groups, limits).mean(axis=0)
+  return dict(zip(limits, areas.tolist(), strict=True))
+
+
+def channel_areas(
+  groups: Sequence[Group], limits: Sequence[float]
+) -> Float[np.ndarray, "c m"]:
+  """Each channel's area up to each limit, divided by the limit; 0..1.
+
   Args:
-    groups: together the subset, e.g. good and logical images.
+    groups: together the subset, e.g. good and logical images. Channels come in their
+      order, and within a group in the order that they were added.
     limits: largest false positive rates to integrate to, 0 < limit <= 1.
 
   Raises:
@@ -107,13 +118,15 @@ def au_spro(groups: Sequence[Group], limits: Sequence[float]) -> dict[float, flo
       raise ValueError(
         f"{len(channels)} channels and {total} normal pixels: sPRO needs some of both."
       )
-    measure = functools.partial(_channel_areas, ranked=ranked, limits=limits)
-    areas = sum(pool.map(measure, channels)) / len(channels)
-  return dict(zip(limits, areas.tolist(), strict=True))
+    measure = functools.partial(_areas, ranked=ranked, limits=limits)
+    return np.stack(list(pool.map(measure, channels)))
 
 
-def pixel_auroc(groups: Sequence[Group]) -> float:
-  """The AUROC of pixels in any channel against all other pixels; ties count half.
+def pixel_ranking(groups: Sequence[Group]) -> tuple[float, float]:
+  """AUROC and average precision of pixels in any channel against all others; 0..1.
+
+  In the AUROC ties count half; AP is the mean, over the defective pixels, of the
+  precision among pixels that score at least as high.
 
   Raises:
     ValueError: no pixel of one of the two sorts.
@@ -129,16 +142,27 @@ def pixel_auroc(groups: Sequence[Group]) -> float:
     # Neighbouring scores are found near each other, so in order is twice as fast.
     scores = np.sort(np.concatenate(defective))
     blocks = np.array_split(scores, -(-found // BLOCK))
-    lost = sum(pool.map(functools.partial(_pairs_lost, ranked=ranked), blocks))
+    count = functools.partial(_lost_and_precision, scores=scores, ranked=ranked)
+    lost, precision = map(sum, zip(*pool.map(count, blocks), strict=True))
   pairs = 2 * total * found
-  return (pairs - lost) / pairs
+  return (pairs - lost) / pairs, precision / found
 
 
 def _count(arrays: Sequence[np.ndarray]) -> int:
   return sum(array.size for array in arrays)
 
 
-def _channel_areas(
+def _merge(parts: list[np.ndarray]) -> Shaped[np.ndarray, " n"]:
+  """One array of all the parts; empties the list, freeing each part once copied."""
+  merged, end = np.empty(_count(parts), np.result_type(*parts)), 0
+  while parts:
+    part = parts.pop()
+    merged[end : end + part.size] = part
+    end += part.size
+  return merged
+
+
+def _areas(
   scores: Float[np.ndarray, " n"], ranked: Sequence[np.ndarray], limits: Sequence[float]
 ) -> Float[np.ndarray, " m"]:
   """One channel's normalised area up to each limit."""
@@ -147,10 +171,19 @@ def _channel_areas(
   return np.array([_ramp_area(above, reached, limit * total) for limit in limits])
 
 
-def _pairs_lost(scores: Float[np.ndarray, " n"], ranked: Sequence[np.ndarray]) -> int:
-  """Pairs (defective, normal) in the wrong order, counted twice; ties once."""
-  above, reached = _false_positives(scores, ranked)
-  return int(above.sum() + reached.sum())
+def _lost_and_precision(
+  block: Float[np.ndarray, " n"],
+  scores: Float[np.ndarray, " m"],
+  ranked: Sequence[np.ndarray],
+) -> tuple[int, float]:
+  """For defective pixels in order, a block of all `scores`: what both measures sum.
+
+  Pairs (defective, normal) in the wrong order, counted twice, ties once; and each
+  pixel's precision.
+  """
+  above, reached = _false_positives(block, ranked)
+  true = scores.size - np.searchsorted(scores, block, side="left")
+  return int(above.sum() + reached.sum()), float(np.sum(true / (true + reached)))
 
 
 def _false_positives(

@@ -9,19 +9,31 @@ from typing import NamedTuple
 
 from nps_jax import files
 
+REGIONS = {  # title and the limit that the field quotes
+  "au_spro": ("AU-sPRO@0.05", "0.05"),
+  "au_pro": ("AU-PRO@0.3", "0.3"),
+}
 COLUMNS = (  # title, path in a category's results
   ("AUROC logical", ("image_auroc", "logical")),
   ("structural", ("image_auroc", "structural")),
   ("mean", ("image_auroc", "mean")),
   ("pooled", ("image_auroc", "pooled")),
-  ("AU-sPRO@0.05", ("au_spro", "mean", "0.05")),
-  ("AU-PRO@0.3", ("au_pro", "0.3")),
+  (REGIONS["au_spro"][0], ("au_spro", "mean", REGIONS["au_spro"][1])),
+  (REGIONS["au_pro"][0], ("au_pro", REGIONS["au_pro"][1])),
   ("pixel AUROC", ("pixel_auroc",)),
+  ("pixel AP", ("pixel_ap",)),
+)
+LOCO = (  # the categories of the published results
+  "breakfast_box",
+  "juice_bottle",
+  "pushpins",
+  "screw_bag",
+  "splicing_connectors",
 )
 CONVENTIONS = (
-  "All values in percent. There are two conventions for one image AUROC: mean is "
-  "(logical + structural) / 2, as EfficientAD, PSAD, SALAD and GCAD report it; pooled "
-  "is good against all anomalous images, as PUAD reports it."
+  "All values in percent; n is the number of test images. There are two conventions "
+  "for one image AUROC: mean is (logical + structural) / 2, as EfficientAD, PSAD, "
+  "SALAD and GCAD report it; pooled is good against all anomalous images, as PUAD does."
 )
 
 
@@ -55,44 +67,85 @@ PUBLISHED = (
 
 
 def to_markdown(results: Sequence[Mapping]) -> str:
-  """A table in percent, a row per category, and a mean row if there are several.
+  """Tables in percent: by category, by kind, and, of LOCO, beside published results."""
+  parts = [by_category(results)]
+  if any(result["n_by_kind"] for result in results):
+    parts.append(by_kind(results))
+  if any(result["category"] in LOCO for result in results):
+    parts.append(beside_published(results))
+  return "\n\n".join([*parts, CONVENTIONS]) + "\n"
+
+
+def by_category(results: Sequence[Mapping]) -> str:
+  """A row per category, and a mean row if there are several.
 
   Values that do not exist are dashes, and so is a mean that lacks any of its parts.
   The region column is AU-sPRO@0.05, AU-PRO@0.3, or both, as the data sets have them.
+  Bootstrap intervals, where there are any, follow their image AUROC.
   """
   titles = [title for title, path in COLUMNS if _is_shown(path, results)]
+  paths = dict(COLUMNS)
   rows = [
-    [result["category"], *_cells([result], titles), str(result["n_test"])]
+    [
+      *(result["category"], *(_cell(result, paths[title]) for title in titles)),
+      str(result["n_test"]),
+    ]
     for result in results
   ]
   if len(results) > 1:
     total = sum(result["n_test"] for result in results)
-    rows.append(["mean", *_cells(results, titles), str(total)])
-  table = _render(["category", *titles, "n"], rows)
-  return f"{table}\n\n{CONVENTIONS} n is the number of test images.\n"
+    rows.append(["mean", *_means(results, titles), str(total)])
+  return _render(["category", *titles, "n"], rows)
+
+
+def by_kind(results: Sequence[Mapping]) -> str:
+  """A row per kind of anomaly: good images against those that show it; its channels."""
+  regions = [part for part in REGIONS if any(result[part] for result in results)]
+  rows = []
+  for result in results:
+    for kind, count in result["n_by_kind"].items():
+      cells = [_cell(result, ("image_auroc", "by_kind", kind))]
+      for part in regions:
+        path = ("region_by_kind", kind, REGIONS[part][1])
+        cells.append(_cell(result, path) if result[part] else "-")
+      rows.append([result["category"], kind, *cells, str(count)])
+  titles = [REGIONS[part][0] for part in regions]
+  return _render(["category", "kind", "AUROC", *titles, "n"], rows, texts=2)
 
 
 def beside_published(results: Sequence[Mapping], name: str = "this run") -> str:
   """The published MVTec LOCO AD results, and below them the mean of ours."""
-  paths = dict(COLUMNS)
-  titles = [title for title in paths if title not in ("AU-PRO@0.3", "pixel AUROC")]
+  titles = [title for title, path in COLUMNS if path[0] in ("image_auroc", "au_spro")]
   rows = [
     [each.method, *(_format(value) for value in each[2:]), each.source]
     for each in PUBLISHED
   ]
   categories = ", ".join(result["category"] for result in results)
-  rows.append([f"**{name}**", *_cells(results, titles), categories])
-  table = _render(["method", *titles, "source"], rows)
-  return f"{table}\n\n{CONVENTIONS}\n"
+  rows.append([f"**{name}**", *_means(results, titles), categories])
+  return _render(["method", *titles, "source"], rows)
 
 
 def to_csv(results: Sequence[Mapping]) -> str:
-  """A line per category with every value at full precision, as fractions.
+  """A line per category and per kind, every value at full precision, as fractions.
 
   Columns are paths such as au_spro.mean.0.05; a value that does not exist is empty,
-  and one that no category has gets no column. "by_kind" is in the JSON only.
+  and one that no line has gets no column. A category's own line has no kind; a kind's
+  has image_auroc.kind, its interval, and region.<limit>.
   """
-  rows = [_flatten(result) for result in results]
+  rows = []
+  for result in results:
+    whole = {key: each for key, each in result.items() if not key.endswith("by_kind")}
+    rows.append({"category": result["category"], "kind": ""} | _flatten(whole))
+    for kind, count in result["n_by_kind"].items():
+      named = {"category": result["category"], "kind": kind, "n_test": count}
+      values = {
+        "image_auroc": {"kind": _look_up(result, ("image_auroc", "by_kind", kind))},
+        "image_auroc_95": {
+          "kind": _look_up(result, ("image_auroc_95", "by_kind", kind))
+        },
+        "region": result["region_by_kind"][kind],
+      }
+      rows.append(named | _flatten(values))
   text = io.StringIO()
   columns = list(dict.fromkeys(key for row in rows for key in row))
   writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -101,26 +154,26 @@ def to_csv(results: Sequence[Mapping]) -> str:
   return text.getvalue()
 
 
-def write(results: Sequence[Mapping], folder: pathlib.Path) -> None:
-  """Writes results.json, results.csv and results.md; each is whole or absent.
+def write(results: Sequence[Mapping], path: pathlib.Path) -> None:
+  """Writes the .json at `path`, beside it .csv and .md; each is whole or absent.
 
   Raises:
     ValueError: a result is NaN or infinite; nothing is written then.
   """
   content = json.dumps(list(results), indent=2, allow_nan=False) + "\n"
-  files.write_text(folder / "results.json", content)
-  files.write_text(folder / "results.csv", to_csv(results))
-  files.write_text(folder / "results.md", to_markdown(results))
+  files.write_text(path, content)
+  files.write_text(path.with_suffix(".csv"), to_csv(results))
+  files.write_text(path.with_suffix(".md"), to_markdown(results))
 
 
 def _is_shown(path: Sequence[str], results: Sequence[Mapping]) -> bool:
-  """Whether a column is worth showing; AU-sPRO and AU-PRO only if some value exists."""
-  if path[0] not in ("au_spro", "au_pro"):
+  """Whether a column is worth showing; a region's only if some value exists."""
+  if path[0] not in REGIONS:
     return True
   return any(_look_up(result, path) is not None for result in results)
 
 
-def _look_up(result: Mapping, path: Sequence[str]) -> float | None:
+def _look_up(result: Mapping, path: Sequence[str]) -> float | list[float] | None:
   """The value at the path, or None where the path ends early."""
   value = result
   for key in path:
@@ -128,7 +181,19 @@ def _look_up(result: Mapping, path: Sequence[str]) -> float | None:
   return value
 
 
-def _cells(results: Sequence[Mapping], titles: Sequence[str]) -> list[str]:
+def _cell(result: Mapping, path: Sequence[str]) -> str:
+  """A value in percent, with its interval where it has one."""
+  value = _look_up(result, path)
+  text = _format(None if value is None else 100 * value)
+  interval = path[0] == "image_auroc" and _look_up(
+    result, ("image_auroc_95", *path[1:])
+  )
+  if not interval:
+    return text
+  return f"{text} ({'-'.join(_format(100 * bound) for bound in interval)})"
+
+
+def _means(results: Sequence[Mapping], titles: Sequence[str]) -> list[str]:
   """The mean over the results of each titled column, in percent."""
   paths, cells = dict(COLUMNS), []
   for title in titles:
@@ -142,19 +207,26 @@ def _format(percent: float | None) -> str:
   return "-" if percent is None else f"{percent:.1f}"
 
 
-def _render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """A Markdown table with text to the left and numbers to the right."""
-  sides = ["---", *["---:"] * (len(header) - 2)]
-  sides.append("---" if header[-1] == "source" else "---:")
+def _render(
+  header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1
+) -> str:
+  """A Markdown table with `texts` columns of text to the left, then numbers."""
+  sides = ["---"] * texts + ["---:"] * (len(header) - texts)
+  if header[-1] == "source":
+    sides[-1] = "---"
   return "\n".join(f"| {' | '.join(row)} |" for row in [header, sides, *rows])
 
 
 def _flatten(values: Mapping, prefix: str = "") -> dict[str, object]:
-  """The leaves by dotted path, without None and by_kind."""
+  """The leaves by dotted path, without None and by_kind; an interval's ends apart."""
   flat = {}
   for key, value in values.items():
-    if isinstance(value, Mapping) and key != "by_kind":
+    if key == "by_kind" or value is None:
+      continue
+    if isinstance(value, Mapping):
       flat |= _flatten(value, f"{prefix}{key}.")
-    elif key != "by_kind" and value is not None:
+    elif isinstance(value, list):
+      flat |= {f"{prefix}{key}.low": value[0], f"{prefix}{key}.high": value[1]}
+    else:
       flat[prefix + key] = value
   return flat

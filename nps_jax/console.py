@@ -1,0 +1,17 @@
+"""What the commands show of the log."""
+
+import logging as levels
+import pathlib
+
+from absl import logging
+
+
+def listen() -> None:
+  """Shows this package's log from INFO on, and of other packages only warnings."""
+  logging.set_verbosity(logging.INFO)
+  logging.get_absl_logger().addFilter(_is_ours)
+
+
+def _is_ours(record: levels.LogRecord) -> bool:
+  here = pathlib.Path(__file__).parent
+  return record.levelno > levels.INFO or here in pathlib.Path(record.pathname).parents

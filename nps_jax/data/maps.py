@@ -1,0 +1,99 @@
+"""Anomaly maps from any method, one file for each test image."""
+
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+import itertools
+import pathlib
+
+from jaxtyping import Float
+import numpy as np
+import tifffile
+
+from nps_jax.data import decoding
+from nps_jax.data import listing
+from nps_jax.data import records
+
+SUFFIXES = (".tiff", ".tif", ".npy")
+AHEAD = 4  # maps read before they are asked for: disk and decompression leave the lock
+
+
+def scored(
+  folder: pathlib.Path, dataset: records.Dataset
+) -> Iterator[tuple[records.Record, Float[np.ndarray, "h w"], float]]:
+  """The test records with their maps, and the maps' maxima as image scores.
+
+  A map is `folder`/<category>/test/<kind>/<id>.tiff, or .tif or .npy: real numbers at
+  the size of its image, higher where it is more anomalous.
+
+  Raises:
+    FileNotFoundError: some images have no map; counts and lists them.
+    ValueError: an image has two maps; while iterating, a map that cannot be read, has
+      another size than its image, or holds NaN or infinity.
+  """
+  paths = [_find(folder, record) for record in dataset.test]
+  lost = [
+    f"{folder / record.id}{SUFFIXES[0]}"
+    for record, path in zip(dataset.test, paths, strict=True)
+    if path is None
+  ]
+  if lost:
+    raise FileNotFoundError(
+      f"{len(lost)} of the {len(paths)} test images of {dataset.category} have no "
+      f"anomaly map; missing are {listing.some(lost)} (or {', '.join(SUFFIXES[1:])})."
+    )
+  return _stream(dataset.test, paths)
+
+
+def read(path: pathlib.Path, size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
+  """One map, in its own precision; whole numbers become floats.
+
+  Args:
+    size: height and width that it must have.
+
+  Raises:
+    ValueError: it cannot be read, has another size, or holds NaN or infinity.
+  """
+  try:
+    if path.suffix.lower() == ".npy":
+      values = np.load(path, allow_pickle=False)
+    else:
+      values = tifffile.imread(path)
+  except Exception as error:  # tifffile raises many kinds on damaged files
+    raise ValueError(f"{path} cannot be read as an anomaly map: {error}") from error
+  if values.dtype.kind not in "fiu":
+    raise ValueError(f"{path} holds {values.dtype}; an anomaly map holds real numbers.")
+  if values.shape != size:
+    raise ValueError(
+      f"{path} has shape {values.shape}; its image is {size[0]} x {size[1]} (height x "
+      "width), and a map must be of the image's size."
+    )
+  if not np.isfinite(values).all():
+    raise ValueError(f"{path} holds NaN or infinity; all scores must be finite.")
+  return values.astype(np.result_type(values, np.float16), copy=False)
+
+
+def _find(folder: pathlib.Path, record: records.Record) -> pathlib.Path | None:
+  found = [
+    path for each in SUFFIXES if (path := folder / f"{record.id}{each}").is_file()
+  ]
+  if len(found) > 1:
+    raise ValueError(
+      f"{record.id} has {len(found)} anomaly maps: {', '.join(map(str, found))}. "
+      "Leave one."
+    )
+  return found[0] if found else None
+
+
+def _stream(
+  test: Sequence[records.Record], paths: Sequence[pathlib.Path]
+) -> Iterator[tuple[records.Record, Float[np.ndarray, "h w"], float]]:
+  def load(record: records.Record, path: pathlib.Path):
+    values = read(path, decoding.original_size(record))
+    return record, values, float(values.max())
+
+  pairs = zip(test, paths, strict=True)
+  with futures.ThreadPoolExecutor(AHEAD) as pool:
+    waiting = [pool.submit(load, *pair) for pair in itertools.islice(pairs, AHEAD)]
+    while waiting:
+      yield waiting.pop(0).result()
+      waiting += [pool.submit(load, *pair) for pair in itertools.islice(pairs, 1)]
