@@ -17,6 +17,7 @@ from nps_jax.models import logical
 from nps_jax.models import structural
 
 Tree = Any  # a nested dict of arrays
+USE = 3  # level whose codes are counted: its scenes are small parts, not points
 Levels = Mapping[int, Float[Array, "b _ _ _"]]
 
 
@@ -142,9 +143,12 @@ class Detector:
       maps["reconstruction"] = scoring.raw_map(feats, found.rebuilt, distance, grid)
     if self.config.logical.maps != "reconstruction":
       maps["discrepancy"] = scoring.raw_map(found.rebuilt, found.local, distance, grid)
-    for level, gap in found.novelty.items():
-      maps[f"novelty{level}"] = scoring.on_grid(gap, grid)
+    for level, each in found.levels.items():
+      maps[f"novelty{level}"] = scoring.on_grid(each.novelty, grid)
     if self.config.structural.enabled:
       rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
       maps["structural"] = scoring.raw_map(feats, rebuilt, distance, grid)
-    return scoring.RawScores(maps, scoring.pooled_statistics(feats, found.rebuilt))
+    pooled = scoring.pooled_statistics(feats, found.rebuilt)
+    if USE in found.levels:
+      pooled["codes"] = jnp.sqrt(found.levels[USE].use)  # even spread, as of counts
+    return scoring.RawScores(maps, pooled)

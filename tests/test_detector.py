@@ -157,4 +157,7 @@ def test_the_settings_choose_the_sources_of_scores(tmp_path, changes, want):
   )
   assert set(found.maps) == want
   assert {each.shape for each in found.maps.values()} == {(3, 16, 16)}
-  assert set(found.pooled) == {"residual", "features"}
+  counted = {"codes"} if "novelty3" in want else set()
+  assert set(found.pooled) == {"residual", "features"} | counted
+  for rows in (found.pooled[name] for name in counted):
+    np.testing.assert_allclose(np.square(rows).sum(axis=1), 1, rtol=1e-4)

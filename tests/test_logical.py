@@ -159,8 +159,9 @@ def test_training_starts_the_codes_and_evaluation_leaves_them():
     after["codes"], is_leaf=lambda each: hasattr(each, "started")
   ):
     assert bool(state.started) and np.abs(state.codes).max() > 0
-  for level in WIDTHS:  # no novelty is computed in training
-    np.testing.assert_array_equal(found.novelty[level], 0)
+  for level in WIDTHS:  # neither is computed in training
+    np.testing.assert_array_equal(found.levels[level].novelty, 0)
+    np.testing.assert_array_equal(found.levels[level].use, 0)
   _, kept = model.apply(
     after,
     *(on_device(feats), None, jnp.int32((0, 0, 0)), jnp.ones(3), SIDE, False),
@@ -169,25 +170,34 @@ def test_training_starts_the_codes_and_evaluation_leaves_them():
   assert_same(kept["codes"], after["codes"])
 
 
-def test_novelty_is_the_squared_distance_to_the_nearest_code():
+def test_novelty_and_use_go_by_the_squared_distance_to_codes():
   model, held = built(tiny())
   _, held = trained(model, held, features(10))
   feats = features(11)
-  found = run(model, held, feats).novelty
+  found = run(model, held, feats).levels
   for level, window in ((3, 3), (4, 1)):
-    codes = np.float64(held["codes"][f"novelty{level}"]["level"].codes)
+    state = held["codes"][f"level{level}"]["level"]
+    codes, usual = np.float64(state.codes), float(state.gap)
+    assert usual > 0
+    shares = np.zeros((len(feats[level]), len(codes)))
     unit = np.float64(feats[level])
     unit /= np.linalg.norm(unit, axis=-1, keepdims=True)
     for b, y, x in np.ndindex(unit.shape[:3]):
       rows = slice(max(0, y - window // 2), y + window // 2 + 1)
       columns = slice(max(0, x - window // 2), x + window // 2 + 1)
       around = unit[b, rows, columns].reshape(-1, unit.shape[-1]).mean(axis=0)
-      want = np.square(around - codes).sum(axis=1).min()
-      np.testing.assert_allclose(found[level][b, y, x], want, rtol=1e-4, atol=1e-6)
+      gaps = np.square(around - codes).sum(axis=1)
+      got = found[level].novelty[b, y, x]
+      np.testing.assert_allclose(got, gaps.min(), rtol=1e-4, atol=1e-6)
+      soft = np.exp((gaps.min() - gaps) / usual)
+      shares[b] += soft / soft.sum()
+    shares /= unit[0, ..., 0].size
+    np.testing.assert_allclose(found[level].use, shares, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found[level].use.sum(axis=1), 1, rtol=1e-5)
 
 
 def test_without_codebooks_nothing_is_quantised():
   model, held = built(tiny(codebook__enabled=False))
   found = run(model, held, features(12))
-  assert found.novelty == {} and "codes" not in held
+  assert found.levels == {} and "codes" not in held
   np.testing.assert_array_equal(found.commitment, 0)

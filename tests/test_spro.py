@@ -237,6 +237,18 @@ assert found.size == 2**26 and np.all(found[1:] >= found[:-1])
   assert 256 <= float(done.stdout) < 1.3 * 256  # MiB
 
 
+@pytest.mark.parametrize("piece", [1, 5, 63, 64])
+def test_blocks_of_any_size_hold_the_same_scores(piece, monkeypatch):
+  monkeypatch.setattr(spro, "PIECE", piece)
+  images = random_images(8, 4)
+  group = as_groups(images, (4,))[0]
+  wanted = np.concatenate([m[~c.any(axis=0)] for m, c, _ in images])
+  assert group.normal_count == wanted.size
+  np.testing.assert_array_equal(group.normal(), np.sort(wanted))
+  assert group.normal_count == wanted.size
+  check([(m.astype(d), c, s) for d, (m, c, s) in zip("fdfd", images, strict=True)])
+
+
 def test_the_caller_may_reuse_its_buffer():
   images = random_images(7, 4)
   want = spro.au_spro(as_groups(images), LIMITS)

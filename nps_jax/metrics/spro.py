@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from concurrent import futures
 import functools
 
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 import numpy as np
 
 THREADS = 4  # sorting and searching leave the interpreter's lock
 BLOCK = 2**18  # pixels looked up at a time
+PIECE = 2**24  # scores of a block in memory
 
 
 class Group:
@@ -33,13 +34,13 @@ class Group:
   def __init__(self):
     self.channels: list[np.ndarray] = []  # each channel's `saturation` highest, sorted
     self.defective: list[np.ndarray] = []  # per map, what any channel covers
-    self._normal: list[np.ndarray] = []  # all other pixels
-    self._sorted = True
+    self._normal = _Blocks()  # all other pixels
+    self._sorted = np.zeros(0, np.float32)  # of them, those sorted so far
 
   @property
   def normal_count(self) -> int:
     """How many pixels lie outside every channel."""
-    return _count(self._normal)
+    return self._normal.size + self._sorted.size
 
   def add(
     self,
@@ -72,18 +73,55 @@ class Group:
     covered = channels.any(axis=0)
     if covered.any():
       self.defective.append(values[covered])
-    self._normal.append(values[~covered] if covered.any() else values.ravel())
-    self._sorted = False
+    self._normal.add(values[~covered])
 
   def normal(self) -> Float[np.ndarray, " n"]:
     """The scores outside every channel, ascending; sorted when first asked for."""
-    if not self._normal:
-      return np.zeros(0, np.float32)
-    if not self._sorted:
-      self._normal = [_merge(self._normal)]
-      self._normal[0].sort()
-      self._sorted = True
-    return self._normal[0]
+    if self._normal.size:
+      self._normal.add(self._sorted)
+      self._sorted = self._normal.take()
+      self._sorted.sort()
+    return self._sorted
+
+
+class _Blocks:
+  """Scores as they come, in blocks so large that freeing one frees memory at once."""
+
+  def __init__(self):
+    self._blocks: list[np.ndarray] = []
+    self._used = 0  # of the last block
+
+  @property
+  def size(self) -> int:
+    return _count(self._blocks[:-1]) + self._used
+
+  def add(self, scores: Float[np.ndarray, " n"]) -> None:
+    """Copies the scores in."""
+    while scores.size:
+      room = self._blocks[-1][self._used :] if self._blocks else scores[:0]
+      if not room.size or room.dtype != scores.dtype:
+        self._close()
+        self._blocks.append(np.empty(PIECE, scores.dtype))
+        continue
+      count = min(room.size, scores.size)
+      room[:count] = scores[:count]
+      self._used += count
+      scores = scores[count:]
+
+  def take(self) -> Float[np.ndarray, " n"]:
+    """All scores in one array, in any order; leaves nothing here."""
+    whole, end = np.empty(self.size, np.result_type(*self._blocks)), 0
+    self._close()
+    while self._blocks:
+      block = self._blocks.pop()
+      whole[end : end + block.size] = block
+      end += block.size
+    return whole
+
+  def _close(self) -> None:
+    """Leaves no room in the last block."""
+    self._blocks[-1:] = [each[: self._used] for each in self._blocks[-1:]]
+    self._used = 0
 
 
 def au_spro(groups: Sequence[Group], limits: Sequence[float]) -> dict[float, float]:
@@ -140,7 +178,8 @@ def pixel_ranking(groups: Sequence[Group]) -> tuple[float, float]:
         f"{found} defective and {total} normal pixels: AUROC needs some of both."
       )
     # Neighbouring scores are found near each other, so in order is twice as fast.
-    scores = np.sort(np.concatenate(defective))
+    scores = np.concatenate(defective)
+    scores.sort()
     blocks = np.array_split(scores, -(-found // BLOCK))
     count = functools.partial(_lost_and_precision, scores=scores, ranked=ranked)
     lost, precision = map(sum, zip(*pool.map(count, blocks), strict=True))
@@ -150,16 +189,6 @@ def pixel_ranking(groups: Sequence[Group]) -> tuple[float, float]:
 
 def _count(arrays: Sequence[np.ndarray]) -> int:
   return sum(array.size for array in arrays)
-
-
-def _merge(parts: list[np.ndarray]) -> Shaped[np.ndarray, " n"]:
-  """One array of all the parts; empties the list, freeing each part once copied."""
-  merged, end = np.empty(_count(parts), np.result_type(*parts)), 0
-  while parts:
-    part = parts.pop()
-    merged[end : end + part.size] = part
-    end += part.size
-  return merged
 
 
 def _areas(

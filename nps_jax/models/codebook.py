@@ -1,5 +1,6 @@
 """Learnable codebooks of normal features: vector quantisation with EMA updates."""
 
+import functools
 from typing import NamedTuple
 
 from flax import linen as nn
@@ -18,6 +19,7 @@ class CodeState(NamedTuple):
   sums: Float[Array, "k d"]  # EMA of the sum of those features
   idle: Int[Array, " k"]  # steps since the code was last chosen
   started: Bool[Array, ""]  # False until the codes hold real features
+  gap: Float[Array, ""]  # EMA of the squared distance between features and their codes
 
 
 class Quantised(NamedTuple):
@@ -45,6 +47,7 @@ def initial_state(size: int, width: int) -> CodeState:
     sums=jnp.zeros((size, width)),
     idle=jnp.zeros((size,), jnp.int32),
     started=jnp.zeros((), bool),
+    gap=jnp.zeros(()),
   )
 
 
@@ -97,7 +100,11 @@ def update(
   gap = jnp.sum(jnp.square(feats - state.codes[index]), axis=-1)
   far = jnp.where(weight > 0, jnp.maximum(gap, 1e-12), 0.0)
   drawn = _draw(feats, far, key, size)
+  total = jnp.sum(weight)
+  near = jnp.sum(gap * weight) / jnp.maximum(total, 1)
+  near = jnp.where(state.gap > 0, decay * state.gap + (1 - decay) * near, near)
   return state._replace(
+    gap=jnp.where(total > 0, near, state.gap),
     codes=jnp.where(stale[:, None], drawn, codes),
     counts=jnp.where(stale, 1.0, counts),
     sums=jnp.where(stale[:, None], drawn, sums),
@@ -154,12 +161,21 @@ def _draw(
   return jax.random.permutation(mix, drawn)
 
 
+class Levelled(NamedTuple):
+  """What an encoder level's codebook says of its feature map."""
+
+  novelty: Float[Array, "b h w"]  # squared distance to the nearest code, 0..4
+  use: Float[Array, "b k"]  # each code's share in the image, summing to 1
+
+
 class LevelCodebook(nn.Module):
-  """Codes of an encoder level's own features, and how far features are from them.
+  """Codes of an encoder level's own features, how far features are from them, and
+  how much of the image each code describes.
 
   A feature at length 1 is averaged with its neighbours first, so that a code describes
-  a small scene and not a point; the distance is a map of what no normal image has
-  (ours). In training a sample of the positions moves the codes.
+  a small scene and not a point. The distance is a map of what no normal image has; the
+  shares, which count how much there is of each normal scene, tell what is missing or
+  one too many (both ours). In training a sample of the positions moves the codes.
   """
 
   size: int
@@ -171,8 +187,11 @@ class LevelCodebook(nn.Module):
   @nn.compact
   def __call__(
     self, feats: Float[Array, "b h w d"], valid: Float[Array, " b"], train: bool
-  ) -> Float[Array, "b h w"]:
-    """Squared distance to the nearest code, 0..4; in training zeros, at no cost.
+  ) -> Levelled:
+    """Distances and shares; in training zeros, at no cost.
+
+    A position belongs to all codes by softmax(- distance / usual distance), so that
+    its share does not jump where two codes are equally near.
 
     Needs the random stream "codes" and the mutable collection "codes" in training.
     """
@@ -187,11 +206,23 @@ class LevelCodebook(nn.Module):
       *_, held.value = learn(
         held.value, chosen, weight, key, self.decay, self.eps, self.reseed_after
       )
-      return jnp.zeros((b, h, w))
+      return Levelled(jnp.zeros((b, h, w)), jnp.zeros((b, self.size)))
+    state = held.value
     local = neighbourhood(feats, self.window)
-    index = nearest_code(local.reshape(-1, d), held.value.codes)
-    nearest = held.value.codes[index].reshape(local.shape)
-    return jnp.sum(jnp.square(local - nearest), axis=-1)
+    nearest = state.codes[nearest_code(local.reshape(-1, d), state.codes)]
+    novelty = jnp.sum(jnp.square(local - nearest.reshape(local.shape)), axis=-1)
+    share = functools.partial(_shares, codes=state.codes, width=state.gap)
+    return Levelled(novelty, jax.lax.map(share, local.reshape(b, h * w, d)))
+
+
+def _shares(
+  feats: Float[Array, "n d"], codes: Float[Array, "k d"], width: Float[Array, ""]
+) -> Float[Array, " k"]:
+  """The mean over features of their soft assignment to the codes."""
+  bias = 0.5 * jnp.einsum("kd,kd->k", codes, codes)
+  closeness = jnp.einsum("nd,kd->nk", feats, codes) - bias[None, :]
+  soft = jax.nn.softmax(2 * closeness / jnp.maximum(width, 1e-6), axis=-1)
+  return jnp.mean(soft, axis=0)
 
 
 def neighbourhood(

@@ -22,7 +22,7 @@ class Reconstruction(NamedTuple):
 
   rebuilt: dict[int, Float[Array, "b _ _ _"]]
   local: dict[int, Float[Array, "b _ _ _"]]  # the local head's guess of `rebuilt`
-  novelty: dict[int, Float[Array, "b _ _"]]  # distance to the level's own codes
+  levels: dict[int, codebook.Levelled]  # of each level with codes of its own
   commitment: Float[Array, " b"]
 
 
@@ -92,30 +92,29 @@ class LogicalModule(nn.Module):
     )
     rebuilt = decoder(embedding, start, side, priors)
     local = LocalHead(self.widths, settings.local_width, name="local")(feats)
-    return Reconstruction(
-      rebuilt, local, self._novelty(feats, valid, train), commitment
-    )
+    levels = self._level_codes(feats, valid, train)
+    return Reconstruction(rebuilt, local, levels, commitment)
 
-  def _novelty(
+  def _level_codes(
     self,
     feats: Mapping[int, Float[Array, "b _ _ _"]],
     valid: Float[Array, " b"],
     train: bool,
-  ) -> dict[int, Float[Array, "b _ _"]]:
-    """How far each compared level's neighbourhoods are from all normal ones."""
+  ) -> dict[int, codebook.Levelled]:
+    """What the compared levels' own codes say: how new, and how much of each."""
     book = self.config.codebook
     if not book.enabled:
       return {}
-    maps = {}
+    found = {}
     for level in (each for each in self.widths if each in book.map_levels):
       held = codebook.LevelCodebook(
         book.map_size,
         3 if level <= WINDOWED else 1,
         *(book.decay, book.eps, book.reseed_after),
-        name=f"novelty{level}",
+        name=f"level{level}",
       )
-      maps[level] = held(feats[level], valid, train)
-    return maps
+      found[level] = held(feats[level], valid, train)
+    return found
 
   def _context(
     self,
