@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   try:
     results = of_maps(flags) if flags.maps else of_run(flags)
     publish(results, flags.out or flags.run / RESULTS)
-  except (ValueError, FileNotFoundError) as error:
+  except (ValueError, OSError) as error:
     raise SystemExit(f"Error: {error}") from error
 
 

@@ -219,7 +219,8 @@ def test_every_missing_map_is_named(tmp_path):
   refused(
     tmp_path,
     r"2 of the 5 test images of nuts have no anomaly map; missing are .*"
-    r"good/001\.tiff, .*logical_anomalies/000\.tiff \(or \.tif, \.npy\)",
+    r"good/001\.tiff, .*logical_anomalies/000\.tiff \(or \.tif, \.npy\)\. "
+    r".*maps holds nuts/\.",
   )
 
 

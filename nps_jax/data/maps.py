@@ -39,7 +39,8 @@ def scored(
   if lost:
     raise FileNotFoundError(
       f"{len(lost)} of the {len(paths)} test images of {dataset.category} have no "
-      f"anomaly map; missing are {listing.some(lost)} (or {', '.join(SUFFIXES[1:])})."
+      f"anomaly map; missing are {listing.some(lost)} (or {', '.join(SUFFIXES[1:])}). "
+      f"{folder} holds {listing.contents(folder)}."
     )
   return _stream(dataset.test, paths)
 
