@@ -14,6 +14,7 @@ from scipy import ndimage
 from scipy import special
 
 from nps_jax import files
+from nps_jax import gaussian
 from nps_jax import losses
 
 STRUCTURAL = "structural"  # the structural module's map; others are the logical one's
@@ -29,23 +30,13 @@ class RawScores(NamedTuple):
   pooled: dict[str, Float[Array, "b _"]]  # by source: statistics over all positions
 
 
-class Gaussian(NamedTuple):
-  """A Gaussian whose covariance is of low rank plus a multiple of the identity."""
-
-  centre: Float[np.ndarray, " s"]
-  scale: Float[np.ndarray, " s"]  # each column's spread; infinite where it is constant
-  basis: Float[np.ndarray, "r s"]  # orthonormal directions of the standardised rows
-  precision: Float[np.ndarray, " r"]  # along the basis
-  rest: float  # precision across it
-
-
 class Calibration(NamedTuple):
   """One category's scales, all from its normal images that are not for testing."""
 
   mean: dict[str, Float[np.ndarray, "y x"]]  # of the raw map, position by position
   spread: dict[str, Float[np.ndarray, "y x"]]
   quantiles: dict[str, Float[np.ndarray, "2"]]  # of the scaled map: low and high
-  gaussians: dict[str, Gaussian]  # of the pooled statistics
+  gaussians: dict[str, gaussian.Gaussian]  # of the pooled statistics
   evidence: dict[str, Float[np.ndarray, "2"]]  # each source's mean and spread
 
 
@@ -133,7 +124,7 @@ def fit(
     mean[source], spread[source] = position_statistics(maps, config.positionwise)
     scaled = (maps - mean[source]) / spread[source]
     quantiles[source] = np.quantile(scaled, (config.low, config.high))
-  gaussians = {name: fit_gaussian(rows) for name, rows in normal.items()}
+  gaussians = {name: gaussian.fit(rows) for name, rows in normal.items()}
   found = Calibration(mean, spread, quantiles, gaussians, {})
   evidence = gather_evidence(config, found, validation)
   moments = {
@@ -201,7 +192,7 @@ def gather_evidence(
       found[source] = peak(config, maps)
   if config.global_weight:
     for name, rows in raw.pooled.items():
-      found[name] = mahalanobis(calibration.gaussians[name], rows)
+      found[name] = gaussian.distance(calibration.gaussians[name], rows)
   return found
 
 
@@ -229,39 +220,6 @@ def peak(config, maps: Float[np.ndarray, "n y x"]) -> Float[np.ndarray, " n"]:
   return flat[:, -top:].mean(axis=1)
 
 
-def fit_gaussian(rows: Float[np.ndarray, "m s"]) -> Gaussian:
-  """The rows' Gaussian, Ledoit-Wolf shrunk on standardised columns, in float64.
-
-  Ledoit and Wolf 2004, section 3.3: shrinkage towards the mean variance by the
-  estimated ratio of the sample covariance's error to its dispersion.
-  """
-  rows = np.asarray(rows, np.float64)
-  centre, scale = rows.mean(axis=0), rows.std(axis=0)
-  scale = np.where(scale > 1e-9 * scale.max(initial=1e-30), scale, np.inf)
-  unit = (rows - centre) / scale
-  m, s = unit.shape
-  gram = unit @ unit.T / m
-  mu = np.trace(gram) / s
-  dispersion = np.square(gram).sum() - s * mu**2
-  error = (m * np.square(np.diag(gram)).sum() - np.square(gram).sum()) / m
-  shrink = min(1.0, max(0.0, error / dispersion)) if dispersion > 0 else 1.0
-  _, singular, basis = np.linalg.svd(unit, full_matrices=False)
-  floor = max(shrink * mu, 1e-6)
-  along = (1 - shrink) * np.square(singular) / m + floor
-  return Gaussian(centre, scale, basis, 1 / along, float(1 / floor))
-
-
-def mahalanobis(
-  gaussian: Gaussian, rows: Float[np.ndarray, "n s"]
-) -> Float[np.ndarray, " n"]:
-  """Each row's distance from the centre, in standard deviations."""
-  unit = (np.asarray(rows, np.float64) - gaussian.centre) / gaussian.scale
-  inner = np.einsum("ns,rs->nr", unit, gaussian.basis)
-  across = np.maximum(np.square(unit).sum(axis=1) - np.square(inner).sum(axis=1), 0)
-  along = np.einsum("nr,r->n", np.square(inner), gaussian.precision)
-  return np.sqrt(along + gaussian.rest * across)
-
-
 def save(path: pathlib.Path, scales: Mapping[str, Calibration]) -> None:
   """Writes the categories' calibrations as one .npz of named arrays."""
   flat = {}
@@ -282,7 +240,7 @@ def load(path: pathlib.Path) -> dict[str, Calibration]:
   scales = {}
   for category, nested in traverse_util.unflatten_dict(flat).items():
     gaussians = {
-      name: Gaussian(**{**parts, "rest": float(parts["rest"])})
+      name: gaussian.Gaussian(**{**parts, "rest": float(parts["rest"])})
       for name, parts in nested.pop("gaussians").items()
     }
     scales[category] = Calibration(gaussians=gaussians, **nested)

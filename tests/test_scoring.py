@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+import slow
 
 from nps_jax import config as settings
 from nps_jax import losses
@@ -91,28 +92,6 @@ def slow_statistics(maps: np.ndarray, positionwise: bool):
   mean = [(n * m + 40 * np.mean(means)) / (n + 40) for m in means]
   spread = [np.sqrt((n * v + 40 * np.mean(within)) / (n + 40)) for v in within]
   return np.reshape(mean, grid), np.reshape(spread, grid)
-
-
-def ledoit_wolf(rows: np.ndarray) -> tuple[np.ndarray, float]:
-  """Covariance of centred rows and its shrinkage, Ledoit and Wolf 2004, section 3.3."""
-  m, s = rows.shape
-  sample = sum(np.outer(row, row) for row in rows) / m
-  mean = np.trace(sample) / s
-  dispersion = np.sum((sample - mean * np.eye(s)) ** 2) / s
-  error = sum(np.sum((np.outer(row, row) - sample) ** 2) / s for row in rows) / m**2
-  share = min(error, dispersion) / dispersion
-  return share * mean * np.eye(s) + (1 - share) * sample, share
-
-
-def slow_mahalanobis(normal: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, float]:
-  """Distances by the inverse of the dense covariance, and the shrinkage."""
-  normal, rows = np.float64(normal), np.float64(rows)
-  centre, spread = normal.mean(axis=0), normal.std(axis=0)
-  spread[np.ptp(normal, axis=0) == 0] = np.inf
-  covariance, share = ledoit_wolf((normal - centre) / spread)
-  inverse = np.linalg.inv(covariance)
-  far = [each @ inverse @ each for each in (rows - centre) / spread]
-  return np.sqrt(far), share
 
 
 def moments(values: np.ndarray) -> np.ndarray:
@@ -215,7 +194,7 @@ def test_the_whole_calibration_agrees_with_loops(positionwise, smoothing, image)
   for given, maps in zip(sets, fused, strict=True):
     np.testing.assert_allclose(scoring.fused_map(config, found, given), maps, **EXACT)
   for name, rows in normal.items():
-    evidence[name] = [slow_mahalanobis(rows, each.pooled[name])[0] for each in sets]
+    evidence[name] = [slow.mahalanobis(rows, each.pooled[name])[0] for each in sets]
   assert set(found.evidence) == set(evidence)
 
   totals = {0.3: 0.0, 0.0: 0.0}
@@ -263,38 +242,6 @@ def test_peaks_are_the_maximum_or_the_mean_of_the_top_percent(cells, top):
   np.testing.assert_array_equal(found, [cells, -1])
   found = scoring.peak(options({"image": "top1"}), maps)
   np.testing.assert_allclose(found, [cells - (top - 1) / 2, -(top + 1) / 2])
-
-
-def gaussian_rows(kind: str) -> tuple[np.ndarray, np.ndarray]:
-  """Rows to fit and rows to judge."""
-  count, width = {"many": (60, 4), "few": (6, 15), "alike": (5, 3)}.get(kind, (30, 5))
-  rng = np.random.default_rng(70)
-  mix = np.eye(width) if kind == "alike" else rng.normal(size=(width, width))
-  normal = rng.normal(size=(count, width)) @ mix * np.logspace(-3, 3, width) + 5
-  if kind == "constant":
-    normal[:, 2] = 0.1
-  rows = normal[:4] + rng.normal(size=(4, width)) * np.logspace(-3, 3, width)
-  return normal, np.concatenate([normal[:2], rows])
-
-
-@pytest.mark.parametrize("kind", ["many", "few", "alike", "constant"])
-def test_mahalanobis_agrees_with_the_inverse_of_a_dense_covariance(kind):
-  normal, rows = gaussian_rows(kind)
-  found = scoring.fit_gaussian(normal)
-  want, share = slow_mahalanobis(normal, rows)
-  np.testing.assert_allclose(scoring.mahalanobis(found, rows), want, rtol=1e-9)
-  assert share == 1 if kind == "alike" else 0.01 < share < 0.9
-
-
-def test_a_constant_column_does_not_count():
-  normal, rows = gaussian_rows("constant")
-  found = scoring.fit_gaussian(normal)
-  assert found.scale[2] == np.inf
-  before = scoring.mahalanobis(found, rows)
-  rows[:, 2] += 1e6
-  np.testing.assert_array_equal(scoring.mahalanobis(found, rows), before)
-  nothing = scoring.fit_gaussian(np.full((7, 5), 0.1, np.float32))
-  np.testing.assert_array_equal(scoring.mahalanobis(nothing, rows), np.zeros(6))
 
 
 def bits(found: scoring.Calibration) -> set[tuple]:
