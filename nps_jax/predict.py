@@ -30,7 +30,7 @@ def predict(
   """Writes maps/ID.tiff, overlays/ID.png and scores.csv.
 
   The maps are float32 at the images' own sizes; 0.1 is what 99.5 % of the pixels of
-  normal validation images stay below. Scores rise with the anomaly; about 0 is normal.
+  normal validation images stay below. Scores rise with the anomaly; about 2 is normal.
 
   Raises:
     ValueError: images that cannot be read, all of them listed; `out` is in use.

@@ -38,6 +38,7 @@ class Calibration(NamedTuple):
   quantiles: dict[str, Float[np.ndarray, "2"]]  # of the scaled map: low and high
   gaussians: dict[str, gaussian.Gaussian]  # of the pooled statistics
   evidence: dict[str, Float[np.ndarray, "2"]]  # each source's mean and spread
+  sides: dict[str, Float[np.ndarray, "2"]]  # likewise of "local" and "global" evidence
 
 
 def raw_map(
@@ -125,13 +126,19 @@ def fit(
     scaled = (maps - mean[source]) / spread[source]
     quantiles[source] = np.quantile(scaled, (config.low, config.high))
   gaussians = {name: gaussian.fit(rows) for name, rows in normal.items()}
-  found = Calibration(mean, spread, quantiles, gaussians, {})
-  evidence = gather_evidence(config, found, validation)
-  moments = {
-    source: np.array([values.mean(), values.std(ddof=1) + 1e-12])
-    for source, values in evidence.items()
+  found = Calibration(mean, spread, quantiles, gaussians, {}, {})
+  evidence = _moments(gather_evidence(config, found, validation))
+  found = found._replace(evidence=evidence)
+  return found._replace(sides=_moments(gather_sides(config, found, validation)))
+
+
+def _moments(
+  evidence: Mapping[str, Float[np.ndarray, " n"]],
+) -> dict[str, Float[np.ndarray, "2"]]:
+  return {
+    name: np.array([values.mean(), values.std(ddof=1) + 1e-12])
+    for name, values in evidence.items()
   }
-  return found._replace(evidence=moments)
 
 
 def position_statistics(
@@ -196,21 +203,40 @@ def gather_evidence(
   return found
 
 
+def gather_sides(
+  config, calibration: Calibration, raw: RawScores
+) -> dict[str, Float[np.ndarray, " n"]]:
+  """The soft maximum over the maps' evidence, and over that of whole images.
+
+  "local" is one odd place, whichever map shows it; "global" is an image whose sum is
+  odd though each place is normal: too many, too few, in another ratio.
+  """
+  found = {"local": [], "global": []}
+  for source, values in gather_evidence(config, calibration, raw).items():
+    mean, spread = calibration.evidence[source]
+    side = "global" if source in raw.pooled else "local"
+    found[side].append((values - mean) / spread)
+  return {side: special.logsumexp(each, axis=0) for side, each in found.items() if each}
+
+
 def image_score(
   config, calibration: Calibration, raw: RawScores
 ) -> Float[np.ndarray, " n"]:
-  """The soft maximum over the sources' evidence, each in validation spreads.
+  """The weighted sum of both sides' evidence, each in validation spreads; 0 or more.
+
+  A side that is calmer than usual adds next to nothing, and takes nothing away: an
+  image with a part missing has fewer places that could be odd.
 
   # Differs from the paper: there the score is the fused map's peak. That peak drowns
   what one source alone sees in the other sources' noise, and it cannot count; set
   config.scoring.image to "max" and global_weight to 0 for the peak alone.
   """
-  standard = []
-  for source, values in gather_evidence(config, calibration, raw).items():
-    mean, spread = calibration.evidence[source]
-    weight = config.global_weight if source in raw.pooled else 1.0
-    standard.append(weight * (values - mean) / spread)
-  return special.logsumexp(standard, axis=0)
+  total = np.zeros(len(next(iter(raw.maps.values()))))
+  for side, values in gather_sides(config, calibration, raw).items():
+    mean, spread = calibration.sides[side]
+    weight = config.global_weight if side == "global" else 1.0
+    total += weight * np.logaddexp(0, (values - mean) / spread)
+  return total
 
 
 def peak(config, maps: Float[np.ndarray, "n y x"]) -> Float[np.ndarray, " n"]:

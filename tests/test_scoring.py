@@ -197,17 +197,24 @@ def test_the_whole_calibration_agrees_with_loops(positionwise, smoothing, image)
     evidence[name] = [slow.mahalanobis(rows, each.pooled[name])[0] for each in sets]
   assert set(found.evidence) == set(evidence)
 
-  totals = {0.3: 0.0, 0.0: 0.0}
+  sides = {"local": [0.0, 0.0], "global": [0.0, 0.0]}
   for source, (own, judged) in evidence.items():
     middle, reach = moments(own)
     np.testing.assert_allclose(found.evidence[source], [middle, reach], **EXACT)
-    beyond = (np.float64(judged) - middle) / reach
-    totals[0.3] += np.exp((0.3 if source in normal else 1) * beyond)
-    totals[0.0] += 0 if source in normal else np.exp(beyond)
-  for weight, total in totals.items():
+    side = sides["global" if source in normal else "local"]
+    for at, values in enumerate((own, judged)):
+      side[at] = side[at] + np.exp((np.float64(values) - middle) / reach)
+  want = {}
+  for side, totals in sides.items():
+    own, judged = map(np.log, totals)
+    middle, reach = moments(own)
+    np.testing.assert_allclose(found.sides[side], [middle, reach], **EXACT)
+    want[side] = np.log(1 + np.exp((judged - middle) / reach))
+  for weight in (0.3, 0.0):
     given = options(changes | {"global_weight": weight})
     got = scoring.image_score(given, found, sets[1])
-    np.testing.assert_allclose(got, np.log(total), rtol=1e-8, atol=1e-8)
+    total = want["local"] + weight * want["global"]
+    np.testing.assert_allclose(got, total, rtol=1e-8, atol=1e-8)
 
 
 def test_fused_map_by_hand():
@@ -265,19 +272,38 @@ def test_each_input_reaches_only_its_own_scales():
   maps["discrepancy"][2] *= 3
   after = scoring.fit(config, data._replace(maps=maps), normal)
   parts = ("mean", "spread", "quantiles", "evidence")
-  want = {f"{part}['discrepancy']" for part in parts} | {"evidence['fused']"}
+  want = {f"{part}['discrepancy']" for part in parts}
+  want |= {"evidence['fused']", "sides['local']"}
   assert changed(before, after) == want
 
   pooled = data.pooled | {"residual": data.pooled["residual"] + np.eye(4, 8)[:, ::-1]}
   pooled = jax.tree.map(np.float32, pooled)
   after = scoring.fit(config, data._replace(pooled=pooled), normal)
-  assert changed(before, after) == {"evidence['residual']"}
+  assert changed(before, after) == {"evidence['residual']", "sides['global']"}
 
   other = normal | {"features": drawn(77, 12, 5)}
   after = scoring.fit(config, data, other)
   parts = ("centre", "scale", "basis", "precision", "rest")
   want = {f"gaussians['features'].{part}" for part in parts}
-  assert changed(before, after) == want | {"evidence['features']"}
+  want |= {"evidence['features']", "sides['global']"}
+  assert changed(before, after) == want
+
+
+def test_a_calm_side_takes_nothing_away():
+  """Local evidence far below the usual, global far above: the score is the global's."""
+  scales = fitted({"image": "max"})
+  scales = scales._replace(
+    evidence=dict.fromkeys(scales.evidence, np.array([0.0, 1.0])),
+    sides={"local": np.array([500.0, 1.0]), "global": np.array([0.0, 2.0])},
+  )
+  given = raw(1)
+  found = scoring.image_score(options({"image": "max"}), scales, given)
+  odd = [
+    scoring.gaussian.distance(scales.gaussians[name], rows)
+    for name, rows in given.pooled.items()
+  ]
+  want = 2 * np.log1p(np.exp(np.log(np.exp(odd[0]) + np.exp(odd[1])) / 2))
+  np.testing.assert_allclose(found, want, rtol=1e-9)
 
 
 def test_judged_images_reach_neither_the_scales_nor_each_other():
