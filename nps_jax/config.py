@@ -42,7 +42,8 @@ def defaults() -> ml_collections.ConfigDict:
   codebook.groups = 8  # channel groups, each with its own codes
   codebook.width = 64  # channels of a code, for "levels"
   codebook.map_levels = (2, 3, 4)  # whose distance to codes of their own is a map
-  codebook.map_size = 2048  # codes per level, for that map
+  codebook.map_size = 2048  # codes per level, for that map and for their own counts
+  codebook.map_decay = 0.99  # of these codes' EMA statistics; lower for short trainings
   codebook.decay = 0.99  # of the EMA statistics
   codebook.eps = 1e-5  # Laplace smoothing of the counts
   codebook.commitment = 0.25  # weight of the commitment loss
@@ -82,7 +83,7 @@ def defaults() -> ml_collections.ConfigDict:
   scoring.high = 0.995  # quantile of validation pixels that becomes 0.1
   scoring.image = "sources"  # peak of the fused map and of each source; or of the
   # fused map alone: "max", or "top1" (mean of the highest 1 % of pixels)
-  scoring.global_weight = 2.0  # of the pooled statistics in the image score; 0: off
+  scoring.global_weight = 1.5  # of the pooled statistics in the image score; 0: off
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.every = 1000  # steps; the last step is always saved
@@ -116,16 +117,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
   }
   at_least_one = (
     *("checkpoint.every", "checkpoint.keep", "codebook.groups", "codebook.size"),
-    *("codebook.map_size", "codebook.width", "logical.local_width"),
-    *("codebook.reseed_after", "context.width", "logical.embedding", "logical.strides"),
-    *(
-      "logical.width",
-      "structural.width",
-      "structural.embedding",
-      "train.batch_size",
-      "train.log_every",
-    ),
-    *("train.steps", "data.threads"),
+    *("codebook.map_size", "codebook.width", "codebook.reseed_after", "context.width"),
+    *("logical.local_width", "logical.embedding", "logical.strides", "logical.width"),
+    *("structural.width", "structural.embedding", "train.batch_size", "train.steps"),
+    *("train.log_every", "data.threads"),
   )
   rules = {
     "image_size": (
@@ -144,6 +139,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
     ),
     "data.validation_fraction": (0 < config.data.validation_fraction < 1, "in (0, 1)"),
     "codebook.decay": (0 <= config.codebook.decay < 1, "in [0, 1)"),
+    "codebook.map_decay": (0 <= config.codebook.map_decay < 1, "in [0, 1)"),
+    "scoring.global_weight": (config.scoring.global_weight >= 0, "0 or more"),
     "scoring.high": (0 < config.scoring.high <= 1, "a quantile in (0, 1]"),
     "scoring.low": (
       0 <= config.scoring.low < max(config.scoring.high, 1e-9),

@@ -110,7 +110,7 @@ class LogicalModule(nn.Module):
       held = codebook.LevelCodebook(
         book.map_size,
         3 if level <= WINDOWED else 1,
-        *(book.decay, book.eps, book.reseed_after),
+        *(book.map_decay, book.eps, book.reseed_after),
         name=f"level{level}",
       )
       found[level] = held(feats[level], valid, train)
