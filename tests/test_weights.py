@@ -259,3 +259,44 @@ def test_a_hub_that_does_not_answer_is_given_up(monkeypatch):
   assert not hub.reachable()
   assert time.monotonic() - start < 0.8
   time.sleep(1.2)  # its thread ends inside the test
+
+
+def test_a_file_is_checked_against_every_encoder(tmp_path, capsys):
+  path = saved(tmp_path, ruled("resnet34", 3) | CLASSIFIER)
+  weights.main([f"--check={path}"])
+  head, *rows = capsys.readouterr().out.splitlines()
+  digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+  assert head.startswith(path) and head.endswith(f"up to level 3 (f3); sha256 {digest}")
+  found = dict(row.strip().split(": ", 1) for row in rows)
+  assert list(found) == list(encoder.ARCHITECTURES)
+  assert found.pop("resnet34") == "fits up to level 3"
+  assert found["resnet18"] == "not used 30"  # a block of layer1, two of layer2
+  assert all("fits" not in complaint for complaint in found.values())
+
+
+def test_a_file_that_no_encoder_can_use_is_an_error(tmp_path, capsys):
+  tensors = ruled(deepest=2)
+  del tensors["layer1.1.bn2.bias"]
+  with pytest.raises(SystemExit, match="no encoder can use this file"):
+    weights.main([f"--check={saved(tmp_path, tensors)}"])
+  *rows, last = capsys.readouterr().out.splitlines()
+  assert "  resnet18: missing 1" in rows
+  assert last == "Closest is resnet18. Missing: layer1.1.bn2.bias."
+  with pytest.raises(SystemExit, match="is no file; expected"):
+    weights.main([f"--check={tmp_path / 'lost.safetensors'}"])
+
+
+def test_weights_are_fetched_ahead_of_time(tmp_path, monkeypatch, capsys):
+  path = saved(tmp_path, ruled(deepest=2))
+  asked = []
+
+  def fetch(repo, name):
+    asked.append((repo, name))
+    return pathlib.Path(path) if "18" in repo else None
+
+  monkeypatch.setattr(hub, "fetch", fetch)
+  weights.main(["--fetch=resnet18"])
+  assert asked == [("timm/resnet18.tv_in1k", "model.safetensors")]
+  assert "resnet18: fits up to level 2" in capsys.readouterr().out
+  with pytest.raises(SystemExit, match=r"hf download timm/resnet50\.tv_in1k"):
+    weights.main(["--fetch=resnet50"])

@@ -1,6 +1,11 @@
-"""Pretrained ResNet weights -> the encoder's parameters; strict, without pickle."""
+"""Pretrained ResNet weights -> the encoder's parameters; strict, without pickle.
 
-from collections.abc import Iterable, Mapping
+`python -m nps_jax.models.weights --fetch=resnet101` fills the hub's cache ahead of
+time, `--check=FILE` lists what a file holds against what each encoder needs.
+"""
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
 import hashlib
 import pathlib
 from typing import Any, NamedTuple
@@ -11,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 import numpy as np
-import safetensors
 
+from nps_jax.data import listing
 from nps_jax.models import encoder
 from nps_jax.models import hub
+from nps_jax.models import tensorfile
 
 Tree = Any  # a nested dict of arrays
 Path = tuple[str, ...]
@@ -24,8 +30,6 @@ EPS = 1e-5  # of torchvision's batch normalisation
 HUB_FILE = "model.safetensors"
 HUB = {name: f"timm/{name}.tv_in1k" for name in encoder.ARCHITECTURES}
 SEED = 2506_18544  # of random weights
-DTYPES = {"F16": np.float16, "BF16": jnp.bfloat16, "F32": np.float32, "F64": np.float64}
-PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt", ".tar")
 IGNORED = ("fc.weight", "fc.bias")  # the classifier; and every num_batches_tracked
 NORM = ("weight", "bias", "running_mean", "running_var")
 # Our convolution -> the source's convolution and the normalisation behind it; {}: a
@@ -69,19 +73,13 @@ def load(source: str, name: str, deepest: int) -> Loaded:
   if source == "random":
     return random(name, deepest or encoder.DEEPEST)
   path = from_hub(name) if source == "hub" else pathlib.Path(source).expanduser()
-  content = read(path)
-  tensors = decode(content, path)
+  content = tensorfile.read(path)
+  tensors = tensorfile.decode(content, path, ignored)
   deepest = deepest or held_level(tensors, path)
   params = convert(tensors, name, deepest, path)
-  return Loaded(params, deepest, identity(name, path.name, content, deepest))
-
-
-def identity(
-  name: str, file: str, content: bytes, deepest: int
-) -> dict[str, str | int]:
-  """What a run records of its weights."""
   digest = hashlib.sha256(content).hexdigest()
-  return {"name": name, "file": file, "sha256": digest, "deepest": deepest}
+  about = {"name": name, "file": path.name, "sha256": digest, "deepest": deepest}
+  return Loaded(params, deepest, about)
 
 
 def from_hub(name: str) -> pathlib.Path:
@@ -96,57 +94,6 @@ def from_hub(name: str) -> pathlib.Path:
   )
 
 
-def read(path: pathlib.Path) -> bytes:
-  """The file's bytes; refuses what only unpickling could open."""
-  if not path.is_file():
-    folder = path if path.is_dir() else path.parent
-    found = sorted(each.name for each in folder.glob("*.safetensors"))
-    raise FileNotFoundError(
-      f"config.encoder.weights is {str(path)!r}, which is no file; expected a "
-      f".safetensors file, 'hub' or 'random'. In {folder} there is: {listed(found)}."
-    )
-  content = path.read_bytes()
-  zipped = content[:4] == b"PK\x03\x04"
-  # A safetensors header may begin with the same bytes; its ninth is always a brace.
-  pickled = content[:1] == b"\x80" and content[8:9] != b"{"
-  if zipped or pickled or path.suffix in PICKLES:
-    raise ValueError(
-      f"{path} is a pickle, which can run code when it is opened; it is refused. "
-      "Convert it where torch is installed:\n"
-      "  from safetensors.torch import save_file; import torch\n"
-      "  save_file({k: v.contiguous() for k, v in "
-      f'torch.load("{path.name}", weights_only=True).items()}}, '
-      f'"{path.stem}.safetensors")'
-    )
-  return content
-
-
-def decode(content: bytes, path: pathlib.Path) -> Tensors:
-  """The file's floating-point tensors by name.
-
-  Raises:
-    ValueError: the file is cut short or damaged, or needs another type.
-  """
-  try:
-    entries = safetensors.deserialize(content)
-  except safetensors.SafetensorError as error:
-    raise ValueError(
-      f"{path} is cut short, damaged or no safetensors file ({error}). Its size is "
-      f"{len(content)} bytes; compare with the original and copy it again."
-    ) from error
-  tensors = {}
-  for key, entry in entries:
-    if ignored(key):
-      continue
-    if entry["dtype"] not in DTYPES:
-      raise ValueError(
-        f"{path}: {key} is of type {entry['dtype']}; expected one of {listed(DTYPES)}."
-      )
-    dtype = np.dtype(DTYPES[entry["dtype"]])
-    tensors[key] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
-  return tensors
-
-
 def ignored(key: str) -> bool:
   """Whether an encoder has no use for the tensor, whatever its depth."""
   return key in IGNORED or key.endswith(".num_batches_tracked")
@@ -157,7 +104,7 @@ def held_level(tensors: Tensors, path: pathlib.Path) -> int:
   if "conv1.weight" not in tensors:
     raise ValueError(
       f"{path} holds no conv1.weight, so it is no ResNet under torchvision's names. "
-      f"It holds: {listed(sorted(tensors))}."
+      f"It holds: {listing.some(sorted(tensors))}."
     )
   held = [level for level in range(2, encoder.DEEPEST + 1) if _any_of(tensors, level)]
   return max(held, default=1)
@@ -212,8 +159,8 @@ def convert(tensors: Tensors, name: str, deepest: int, path: pathlib.Path) -> Tr
     ]
     raise ValueError(
       f"{path} does not hold {name} up to level {deepest}. {complaint} Up to level "
-      f"{min(deepest, held)} it fits: {listed(fits)}. Change config.encoder.name, "
-      "config.encoder.deepest or config.encoder.weights."
+      f"{min(deepest, held)} it fits: {listing.some(fits)}. Change "
+      "config.encoder.name, config.encoder.deepest or config.encoder.weights."
     )
   params = {}
   for target in kernel_shapes(name, deepest):
@@ -232,6 +179,14 @@ def convert(tensors: Tensors, name: str, deepest: int, path: pathlib.Path) -> Tr
 
 def differences(tensors: Tensors, expected: Mapping[str, tuple[int, ...]]) -> str:
   """What keeps the tensors from being the expected ones; empty if nothing does."""
+  parts = _differing(tensors, expected).items()
+  return " ".join(f"{title}: {listing.some(found)}." for title, found in parts)
+
+
+def _differing(
+  tensors: Tensors, expected: Mapping[str, tuple[int, ...]]
+) -> dict[str, list[str]]:
+  """The tensors that differ, by the way in which they do; no empty list."""
   shapes = [
     f"{key} {tensors[key].shape}, expected {shape}"
     for key, shape in expected.items()
@@ -239,15 +194,8 @@ def differences(tensors: Tensors, expected: Mapping[str, tuple[int, ...]]) -> st
   ]
   missing = [key for key in expected if key not in tensors]
   unused = sorted(key for key in tensors if key not in expected)
-  parts = (("Other shapes", shapes), ("Missing", missing), ("Not used", unused))
-  return " ".join(f"{title}: {listed(found)}." for title, found in parts if found)
-
-
-def listed(names: Iterable[str], most: int = 8) -> str:
-  """The names in one line, the first few only; "nothing" if there are none."""
-  names = list(names)
-  rest = f" and {len(names) - most} more" if len(names) > most else ""
-  return (", ".join(names[:most]) or "nothing") + rest
+  parts = {"Other shapes": shapes, "Missing": missing, "Not used": unused}
+  return {title: found for title, found in parts.items() if found}
 
 
 def fold(
@@ -293,3 +241,52 @@ def random(name: str, deepest: int) -> Loaded:
   return Loaded(
     traverse_util.unflatten_dict(params), deepest, about | {"deepest": deepest}
   )
+
+
+def check(path: pathlib.Path) -> tuple[str, bool]:
+  """What a file holds against what each encoder needs, and whether one of them fits.
+
+  Raises:
+    ValueError, FileNotFoundError: as `load` does of a file that is no ResNet's.
+  """
+  content = tensorfile.read(path)
+  tensors = tensorfile.decode(content, path, ignored)
+  level = held_level(tensors, path)
+  size = sum(tensor.size for tensor in tensors.values())
+  lines = [
+    f"{path}: {len(tensors)} tensors of {size / 1e6:.1f} million values, up to level "
+    f"{level} (f{level}); sha256 {hashlib.sha256(content).hexdigest()}"
+  ]
+  found = {
+    name: _differing(tensors, expected_shapes(name, level))
+    for name in encoder.ARCHITECTURES
+  }
+  for name, parts in found.items():
+    counts = ", ".join(f"{title.lower()} {len(keys)}" for title, keys in parts.items())
+    lines.append(f"  {name}: {counts or f'fits up to level {level}'}")
+  closest = min(found, key=lambda name: sum(map(len, found[name].values())))
+  if complaint := differences(tensors, expected_shapes(closest, level)):
+    lines.append(f"Closest is {closest}. {complaint}")
+  return "\n".join(lines), not complaint
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Fetches an encoder's weights ahead of time, or checks a file."""
+  parser = argparse.ArgumentParser(description=main.__doc__)
+  task = parser.add_mutually_exclusive_group(required=True)
+  names = tuple(encoder.ARCHITECTURES)
+  task.add_argument("--fetch", choices=names, help="from the hub into its cache")
+  task.add_argument("--check", type=pathlib.Path, metavar="FILE", help="of safetensors")
+  flags = parser.parse_args(arguments)
+  try:
+    path = from_hub(flags.fetch) if flags.fetch else flags.check
+    report, fits = check(path)
+  except (ValueError, OSError) as error:
+    raise SystemExit(f"Error: {error}") from error
+  print(report)
+  if not fits:
+    raise SystemExit("Error: no encoder can use this file.")
+
+
+if __name__ == "__main__":
+  main()
