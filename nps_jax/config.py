@@ -81,8 +81,8 @@ def defaults() -> ml_collections.ConfigDict:
   scoring.positionwise = True  # scale each position by validation mean and spread
   scoring.low = 0.9  # quantile of validation pixels that becomes 0
   scoring.high = 0.995  # quantile of validation pixels that becomes 0.1
-  scoring.image = "sources"  # peak of the fused map and of each source; or of the
-  # fused map alone: "max", or "top1" (mean of the highest 1 % of pixels)
+  scoring.image = "sources"  # peaks of the fused map and of each novelty map; or of
+  # the fused map alone: "max", or "top1" (mean of the highest 1 % of pixels)
   scoring.global_weight = 1.5  # of the pooled statistics in the image score; 0: off
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()

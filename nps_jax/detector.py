@@ -144,7 +144,7 @@ class Detector:
     if self.config.logical.maps != "reconstruction":
       maps["discrepancy"] = scoring.raw_map(found.rebuilt, found.local, distance, grid)
     for level, each in found.levels.items():
-      maps[f"novelty{level}"] = scoring.on_grid(each.novelty, grid)
+      maps[f"{scoring.NOVELTY}{level}"] = scoring.on_grid(each.novelty, grid)
     if self.config.structural.enabled:
       rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
       maps["structural"] = scoring.raw_map(feats, rebuilt, distance, grid)

@@ -18,6 +18,7 @@ from nps_jax import gaussian
 from nps_jax import losses
 
 STRUCTURAL = "structural"  # the structural module's map; others are the logical one's
+NOVELTY = "novelty"  # begins the names of the level codebooks' maps
 STRIDE = 4  # raw maps have one cell for each 4 x 4 pixels of the model's input
 COARSE = 3  # first level whose features are pooled: finer ones follow the light
 PRIOR_IMAGES = 40  # weight of the average position in a position's own statistics
@@ -190,13 +191,14 @@ def gather_evidence(
 ) -> dict[str, Float[np.ndarray, " n"]]:
   """What each source says of each image, on a scale of its own.
 
-  Of the fused map its peak; with config.image "sources" also of every map alone, and
+  Of the fused map its peak; with config.image "sources" also of every novelty map; and
   with a global weight the distance of the pooled statistics from normal ones.
   """
   found = {"fused": peak(config, fused_map(config, calibration, raw))}
   if config.image == "sources":
     for source, maps in scaled_maps(config, calibration, raw).items():
-      found[source] = peak(config, maps)
+      if source.startswith(NOVELTY):
+        found[source] = peak(config, maps)
   if config.global_weight:
     for name, rows in raw.pooled.items():
       found[name] = gaussian.distance(calibration.gaussians[name], rows)

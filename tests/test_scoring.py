@@ -14,7 +14,7 @@ from nps_jax import scoring
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 GRID = (5, 6)
-NAMES = ("reconstruction", "discrepancy", "structural")
+NAMES = ("reconstruction", "novelty3", "structural")
 
 
 def drawn(seed: int, *shape: int) -> np.ndarray:
@@ -186,7 +186,7 @@ def test_the_whole_calibration_agrees_with_loops(positionwise, smoothing, image)
     np.testing.assert_allclose(found.quantiles[source], [low, high], **EXACT)
     parts = [0.1 * (each - low) / (high - low) for each in scaled]
     fused = [total + part / share for total, part in zip(fused, parts, strict=True)]
-    if image == "sources":
+    if image == "sources" and source == "novelty3":
       evidence[source] = [[np.max(each) for each in part] for part in parts]
   evidence["fused"] = [
     [np.mean(sorted(each.ravel())[-top:]) for each in one] for one in fused
@@ -231,9 +231,9 @@ def test_fused_map_by_hand():
   maps = by_source([[[7]]], [[[3]]], [[[1]]])
   for sources, want in (
     (("reconstruction",), 0.1),
-    (("reconstruction", "discrepancy"), 0.2),
+    (("reconstruction", "novelty3"), 0.2),
     (("structural",), -0.2),
-    (("structural", "discrepancy", "reconstruction"), 0.0),
+    (("structural", "novelty3", "reconstruction"), 0.0),
   ):
     given = scoring.RawScores({name: maps[name] for name in sources}, {})
     found = scoring.fused_map(options({}), scales, given)
@@ -269,10 +269,10 @@ def test_each_input_reaches_only_its_own_scales():
   assert changed(before, scoring.fit(config, data, normal)) == set()
 
   maps = {source: values.copy() for source, values in data.maps.items()}
-  maps["discrepancy"][2] *= 3
+  maps["novelty3"][2] *= 3
   after = scoring.fit(config, data._replace(maps=maps), normal)
   parts = ("mean", "spread", "quantiles", "evidence")
-  want = {f"{part}['discrepancy']" for part in parts}
+  want = {f"{part}['novelty3']" for part in parts}
   want |= {"evidence['fused']", "sides['local']"}
   assert changed(before, after) == want
 
@@ -297,7 +297,8 @@ def test_a_calm_side_takes_nothing_away():
     sides={"local": np.array([500.0, 1.0]), "global": np.array([0.0, 2.0])},
   )
   given = raw(1)
-  found = scoring.image_score(options({"image": "max"}), scales, given)
+  config = options({"image": "max", "global_weight": 2.0})
+  found = scoring.image_score(config, scales, given)
   odd = [
     scoring.gaussian.distance(scales.gaussians[name], rows)
     for name, rows in given.pooled.items()
