@@ -29,7 +29,7 @@ def defaults() -> ml_collections.ConfigDict:
 
   config.context = context = ml_collections.ConfigDict()
   context.source = "clip"  # "clip", "vectors" (an .npz file), "learned" or "none"
-  context.model = "openai/clip-vit-base-patch32"  # hub name or local directory
+  context.model = "openai/clip-vit-base-patch32"  # hub name[@revision], or a folder
   context.templates = ("{}",)  # prompts, averaged; {} becomes the category in words
   context.vectors = ""  # .npz of one vector per category, for source "vectors"
   context.cache = ""  # folder for CLIP vectors; "": ~/.cache/nps_jax

@@ -210,9 +210,15 @@ def test_the_hubs_cache_is_enough_offline(clip, monkeypatch):
   monkeypatch.setattr(
     hub.huggingface_hub,
     "try_to_load_from_cache",
-    lambda _, name: str(clip / name) if (clip / name).exists() else None,
+    lambda repo, name, revision: (
+      str(clip / name) if revision == wanted and (clip / name).exists() else None
+    ),
   )
-  assert clip_text.find_model("openai/clip-vit-base-patch32") == clip
+  for wanted in (None, "3d74acf"):
+    model = "openai/clip-vit-base-patch32" + (f"@{wanted}" if wanted else "")
+    assert clip_text.find_model(model) == clip
+  with pytest.raises(FileNotFoundError, match=r"is not in the hub's cache"):
+    clip_text.find_model("openai/clip-vit-base-patch32@main")
 
 
 @pytest.mark.parametrize("name", ["config.json", "merges.txt", "flax_model.msgpack"])

@@ -241,7 +241,9 @@ def test_the_hub_offline_says_what_to_bring(monkeypatch, tmp_path):
 def test_the_hubs_cache_is_enough_offline(monkeypatch, tmp_path):
   path = saved(tmp_path, ruled(deepest=2))
   monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
-  monkeypatch.setattr(hub.huggingface_hub, "try_to_load_from_cache", lambda *_: path)
+  monkeypatch.setattr(
+    hub.huggingface_hub, "try_to_load_from_cache", lambda *_, **__: path
+  )
   assert weights.load("hub", "resnet18", 0).deepest == 2
 
 

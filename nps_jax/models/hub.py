@@ -15,15 +15,26 @@ PATIENCE = 2.0  # seconds in which the hub has to answer at all
 
 def cached(repo: str, name: str) -> pathlib.Path | None:
   """Where the hub's cache holds the file; None if it does not."""
+  repo, revision = pinned(repo)
   try:
-    found = huggingface_hub.try_to_load_from_cache(repo, name)
+    found = huggingface_hub.try_to_load_from_cache(repo, name, revision=revision)
   except errors.HFValidationError:  # no repository can have this name
     return None
   return pathlib.Path(found) if isinstance(found, str) else None
 
 
+def pinned(repo: str) -> tuple[str, str | None]:
+  """A repository's name and, where "owner/name@revision" has one, its revision."""
+  name, _, revision = repo.partition("@")
+  return name, revision or None
+
+
 def fetch(repo: str, *names: str) -> pathlib.Path | None:
   """The first of these files that the repository has, on this machine's disk.
+
+  Args:
+    repo: "owner/name", or "owner/name@revision" for a commit, branch or tag.
+    names: alternatives, the preferred one first.
 
   Returns None where the hub cannot be reached, within seconds, or has none of them.
   """
@@ -32,10 +43,13 @@ def fetch(repo: str, *names: str) -> pathlib.Path | None:
       return held
   if not reachable():
     return None
+  repo, revision = pinned(repo)
   for name in names:
     try:
       return pathlib.Path(
-        huggingface_hub.hf_hub_download(repo, name, etag_timeout=PATIENCE)
+        huggingface_hub.hf_hub_download(
+          repo, name, revision=revision, etag_timeout=PATIENCE
+        )
       )
     except errors.EntryNotFoundError:
       continue
