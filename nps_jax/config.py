@@ -28,7 +28,9 @@ def defaults() -> ml_collections.ConfigDict:
   encoder.dtype = "float32"  # "float32" or "bfloat16": the frozen encoder's arithmetic
 
   config.context = context = ml_collections.ConfigDict()
-  context.source = "clip"  # "clip", "vectors" (an .npz file), "learned" or "none"
+  context.source = "clip"  # "clip" (the category's name), "image" (CLIP's vectors of
+  # normal images, below), "vectors" (an .npz file), "learned" or "none"
+  context.nearest = 3  # for "image": the nearest normal images that join their mean
   context.model = "openai/clip-vit-base-patch32"  # hub name[@revision], or a folder
   context.templates = ("{}",)  # prompts, averaged; {} becomes the category in words
   context.vectors = ""  # .npz of one vector per category, for source "vectors"
@@ -107,7 +109,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
   levels = tuple(config.encoder.levels)
   deepest = config.encoder.deepest
   known = {
-    "context.source": ("clip", "vectors", "learned", "none"),
+    "context.source": ("clip", "image", "vectors", "learned", "none"),
     "codebook.where": ("embedding", "levels"),
     "data.layout": ("auto", "loco", "mvtec_ad", "plain"),
     "encoder.dtype": ("float32", "bfloat16"),
@@ -118,6 +120,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
   at_least_one = (
     *("checkpoint.every", "checkpoint.keep", "codebook.groups", "codebook.size"),
     *("codebook.map_size", "codebook.width", "codebook.reseed_after", "context.width"),
+    "context.nearest",
     *("logical.local_width", "logical.embedding", "logical.strides", "logical.width"),
     *("structural.width", "structural.embedding", "train.batch_size", "train.steps"),
     *("train.log_every", "data.threads"),

@@ -32,7 +32,7 @@ class Detector:
   config: ml_collections.FrozenConfigDict
   categories: tuple[str, ...]
   deepest: int
-  vectors: Float[np.ndarray, "k t"] | None  # of the categories, where given
+  vectors: Float[np.ndarray | Array, "k t"] | None  # the global context's, where given
 
   @property
   def levels(self) -> tuple[int, ...]:
@@ -42,6 +42,10 @@ class Detector:
   def _widths(self) -> dict[int, int]:
     widths = encoders.level_widths(self.config.encoder.name)
     return {level: widths[level] for level in self.levels}
+
+  @property
+  def _contexts(self) -> Float[Array, "k t"] | None:
+    return None if self.vectors is None else jnp.asarray(self.vectors)
 
   @property
   def _logical(self) -> logical.LogicalModule:
@@ -68,7 +72,7 @@ class Detector:
     first, second = jax.random.split(key)
     row = jnp.zeros((1,), jnp.int32)
     held = self._logical.init(
-      first, feats, self.vectors, row, jnp.ones((1,)), (side, side), False
+      first, feats, self._contexts, row, jnp.ones((1,)), (side, side), False
     )
     params = {"logical": held["params"]}
     if self.config.structural.enabled:
@@ -99,7 +103,7 @@ class Detector:
     distance = self.config.loss.distance
     found, changed = self._logical.apply(
       {"params": params["logical"], "codes": codes},
-      *(feats, self.vectors, category, valid, side, True),
+      *(feats, self._contexts, category, valid, side, True),
       mutable=["codes", "intermediates"],
       rngs={"codes": key},
     )
@@ -136,7 +140,7 @@ class Detector:
     distance = self.config.loss.distance
     found = self._logical.apply(
       {"params": params["logical"], "codes": codes},
-      *(feats, self.vectors, category, valid, side, False),
+      *(feats, self._contexts, category, valid, side, False),
     )
     maps = {}
     if self.config.logical.maps != "discrepancy":

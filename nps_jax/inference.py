@@ -10,7 +10,7 @@ from typing import Any
 from absl import logging
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 import ml_collections
 import numpy as np
 from PIL import Image
@@ -26,6 +26,7 @@ from nps_jax.data import folder
 from nps_jax.data import pipeline
 from nps_jax.data import records
 from nps_jax.metrics import category as measures
+from nps_jax.models import image_context
 
 Tree = Any
 CALIBRATION = "calibration.npz"
@@ -39,17 +40,18 @@ class Run:
   step: int
   about: checkpoints.Description
   model: detector.Detector
-  frozen: Tree
+  frozen: Tree  # the encoder's parameters, and the context's vectors
   variables: Tree
   calibrations: dict[str, scoring.Calibration]
 
   @functools.cached_property
   def forward(self):
-    """The compiled function (frozen, variables, batch) -> raw scores."""
+    """The compiled function (frozen, variables, vectors, batch) -> raw scores."""
 
-    def forward(frozen: Tree, variables: Tree, batch: records.Batch):
-      feats = self.model.features(frozen, batch.image)
-      return self.model.raw_scores(
+    def forward(frozen: Tree, variables: Tree, vectors, batch: records.Batch):
+      model = dataclasses.replace(self.model, vectors=vectors)
+      feats = model.features(frozen, batch.image)
+      return model.raw_scores(
         variables["params"], variables["codes"], feats, batch.context, batch.valid
       )
 
@@ -84,7 +86,7 @@ def open_run(workdir: pathlib.Path, *, calibrated: bool = True) -> Run:
       "again; it goes on where it stopped."
     )
   scales = scoring.load(path) if calibrated else {}
-  return Run(workdir, step, about, model, frozen["encoder"], items["variables"], scales)
+  return Run(workdir, step, about, model, frozen, items["variables"], scales)
 
 
 def calibrate(run: Run, datasets: Sequence[records.Dataset]) -> Run:
@@ -191,12 +193,13 @@ def stream(
 ) -> Iterator[tuple[Int[np.ndarray, " n"], scoring.RawScores]]:
   """Batches of (record indices, raw scores), without padding rows, in order."""
   mesh = distributed.mesh(distributed.round_up(batch_size))
-  frozen = distributed.put_replicated(mesh, run.frozen)
+  frozen = distributed.put_replicated(mesh, run.frozen["encoder"])
   variables = distributed.put_replicated(mesh, run.variables)
-  row = run.about.categories.index(category)
+  vectors, rows_of = contexts(run, images, category)
+  vectors = distributed.put_replicated(mesh, vectors)
   for batch in pipeline.eval_batches(
     images,
-    [row] * len(images),
+    rows_of,
     batch_size=distributed.round_up(batch_size),
     size=run.about.config.image_size,
     threads=run.about.config.data.threads,
@@ -205,7 +208,20 @@ def stream(
   ):
     rows = distributed.put_rows(mesh, batch)
     index, valid, raw = distributed.gather(
-      (rows.index, rows.valid, run.forward(frozen, variables, rows))
+      (rows.index, rows.valid, run.forward(frozen, variables, vectors, rows))
     )
     keep = np.flatnonzero(valid)
     yield index[keep], jax.tree.map(operator.itemgetter(keep), raw)
+
+
+def contexts(
+  run: Run, images: Sequence[records.Record], category: str
+) -> tuple[Float32[np.ndarray, "k t"] | None, Sequence[int]]:
+  """The rows that the global context reads, and which of them is each image's."""
+  config = run.about.config.context
+  if config.source != "image":
+    row = run.about.categories.index(category)
+    return run.model.vectors, [row] * len(images)
+  bank = run.frozen["context"]["bank"][category]
+  queries = image_context.image_vectors(config, images)
+  return image_context.around(bank, queries, config.nearest), range(len(images))

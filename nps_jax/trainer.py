@@ -11,7 +11,7 @@ from absl import logging
 from flax import struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float32, Int
 import ml_collections
 import numpy as np
 import optax
@@ -27,6 +27,7 @@ from nps_jax.data import folder
 from nps_jax.data import pipeline
 from nps_jax.data import records
 from nps_jax.models import context
+from nps_jax.models import image_context
 from nps_jax.models import weights
 
 Tree = Any
@@ -61,11 +62,10 @@ def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> inference.R
   loaded = weights.load(
     config.encoder.weights, config.encoder.name, config.encoder.deepest
   )
-  vectors = context.category_vectors(config.context, names)
+  vectors, constants = contexts(config.context, datasets)
   config = ml_collections.FrozenConfigDict(config)
   about = checkpoints.Description(config, names, loaded.deepest, loaded.identity)
   checkpoints.describe(workdir, about)
-  constants = {} if vectors is None else {"context": {"vectors": vectors}}
   checkpoints.write_frozen(workdir, {"encoder": loaded.params, **constants})
 
   model = detector.Detector(config, names, loaded.deepest, vectors)
@@ -81,6 +81,25 @@ def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> inference.R
 
   run = inference.open_run(workdir, calibrated=False)
   return inference.calibrate(run, datasets)
+
+
+def contexts(
+  config: ml_collections.ConfigDict, datasets: Sequence[records.Dataset]
+) -> tuple[Float32[np.ndarray, "k t"] | None, Tree]:
+  """The rows that the global context reads, and what a run stores of them.
+
+  A row for each category or, with the source "image", for each training image.
+  """
+  if config.source == "image":
+    banks = {
+      each.category: image_context.image_vectors(config, each.train)
+      for each in datasets
+    }
+    rows = [image_context.around(bank, bank, config.nearest) for bank in banks.values()]
+    vectors = np.concatenate(rows)
+    return vectors, {"context": {"vectors": vectors, "bank": banks}}
+  vectors = context.category_vectors(config, [each.category for each in datasets])
+  return vectors, {} if vectors is None else {"context": {"vectors": vectors}}
 
 
 def make_optimizer(
@@ -219,10 +238,11 @@ def make_step(
       feats = model.features(source, batch.image)
     key = jax.random.fold_in(jax.random.key(model.config.seed), state.step)
 
+    own = model.config.context.source == "image"
+    row = batch.index if own else batch.context
+
     def objective(params):
-      return model.objective(
-        params, state.codes, feats, batch.context, batch.valid, key
-      )
+      return model.objective(params, state.codes, feats, row, batch.valid, key)
 
     (loss, (codes, terms)), grads = jax.value_and_grad(objective, has_aux=True)(
       state.params

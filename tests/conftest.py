@@ -18,6 +18,7 @@ flags.FLAGS.mark_as_parsed()
 import jax  # noqa: E402
 import pytest  # noqa: E402
 import runs  # noqa: E402
+import tiny_clip  # noqa: E402
 
 from nps_jax import trainer  # noqa: E402
 
@@ -37,3 +38,9 @@ def root(tmp_path_factory):
 def run(root, tmp_path_factory):
   """An uninterrupted training on eight devices; tests leave its folder as it is."""
   return trainer.fit(runs.config(root), tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+  """The folder of a tiny CLIP."""
+  return tiny_clip.make(tmp_path_factory.mktemp("clip"))

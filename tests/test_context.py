@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 import pytest
 import safetensors.numpy
+import tiny_clip
 
 from nps_jax import config as settings
 from nps_jax.models import clip as clip_text
@@ -21,43 +22,6 @@ from nps_jax.models import hub
 
 NAMES = ("screw_bag", "file", "pushpins")
 TEMPLATES = ("{}", "a photo of a {}")
-
-
-def make_tokenizer(folder: pathlib.Path) -> None:
-  """Letters, letters that end a word, and two merges."""
-  letters = "abcdefghijklmnopqrstuvwxyz"
-  words = ["<|startoftext|>", "<|endoftext|>", *letters]
-  words += [f"{letter}</w>" for letter in letters] + ["sc", "ag</w>"]
-  folder.mkdir(exist_ok=True)
-  vocabulary = {word: index for index, word in enumerate(words)}
-  (folder / "vocab.json").write_text(json.dumps(vocabulary))
-  (folder / "merges.txt").write_text("#version: 0.2\ns c\na g</w>\n")
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-  """A folder with a whole CLIP, as the hub has it: images and text, random weights."""
-  import transformers  # noqa: PLC0415
-
-  folder = tmp_path_factory.mktemp("clip")
-  make_tokenizer(folder)
-  tower = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "projection_dim": 8,
-  }
-  text = {"vocab_size": 60, "max_position_embeddings": 40}
-  text |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
-  vision = {"image_size": 32, "patch_size": 16, "num_hidden_layers": 1}
-  config = transformers.CLIPConfig(
-    text_config=tower | text, vision_config=tower | vision, projection_dim=8
-  )
-  model = transformers.FlaxCLIPModel(config, _do_init=False)
-  start = jax.jit(lambda key: model.init_weights(key, model.input_shape))
-  model.save_pretrained(folder, params=start(jax.random.key(5)))
-  return folder
 
 
 @pytest.fixture
@@ -107,7 +71,7 @@ def test_torch_layout_gives_the_same_vectors(clip, tmp_path):
     tensor = np.asarray(leaf).T if path[-1] == "kernel" else np.asarray(leaf)
     tensors[name] = np.ascontiguousarray(tensor)
   folder = tmp_path / "torch"
-  make_tokenizer(folder)
+  tiny_clip.make_tokenizer(folder)
   model.config.save_pretrained(folder)
   content = safetensors.numpy.save(tensors, metadata={"format": "pt"})
   (folder / "model.safetensors").write_bytes(content)
@@ -128,7 +92,7 @@ def test_torch_layout_gives_the_same_vectors(clip, tmp_path):
 @pytest.mark.parametrize("name", ["flax_model.msgpack", "model.safetensors"])
 def test_damaged_weights_are_named(clip, tmp_path, name):
   folder = tmp_path / "cut"
-  make_tokenizer(folder)
+  tiny_clip.make_tokenizer(folder)
   (folder / "config.json").symlink_to(clip / "config.json")
   (folder / name).write_bytes((clip / "flax_model.msgpack").read_bytes()[:900])
   with pytest.raises(ValueError, match=rf"{name} is cut short or damaged"):

@@ -1,5 +1,7 @@
 """The assembled method: losses, separate modules, frozen parts, sources of scores."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -63,6 +65,25 @@ def test_the_loss_is_the_sum_of_both_modules_gaps(tmp_path):
   for name, value in want.items():
     np.testing.assert_allclose(terms[name], value, rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(total, sum(want.values()), rtol=1e-4)
+
+
+def test_each_image_is_read_with_its_own_category_s_vector(tmp_path):
+  """Vectors come from files as NumPy arrays; the compiled step takes rows of them."""
+  model = built(tmp_path, context__source="vectors", structural__enabled=False)
+  vectors = np.random.default_rng(6).normal(size=(2, 5)).astype(np.float32)
+  model = dataclasses.replace(model, vectors=vectors)
+  params, codes = jax.jit(model.init)(jax.random.key(0))
+  feats = jax.tree.map(lambda each: each[:1].repeat(2, axis=0), features(8))
+
+  def maps(rows):
+    found = jax.jit(model.raw_scores)(
+      *(params, codes, feats, jnp.int32(rows), jnp.ones(2))
+    )
+    return np.asarray(found.maps["reconstruction"])
+
+  first, second = maps((0, 1))
+  assert np.abs(first - second).max() > 1e-4
+  np.testing.assert_allclose(maps((1, 0)), [second, first], atol=1e-6)
 
 
 def test_each_module_learns_as_if_alone(tmp_path):

@@ -1,4 +1,4 @@
-"""CLIP's text side: prompts -> vectors, from a folder, the hub's cache or the hub."""
+"""CLIP: prompts or images -> vectors; from a folder, the hub's cache or the hub."""
 
 from collections.abc import Iterable, Sequence
 import contextlib
@@ -9,7 +9,8 @@ from typing import Any
 from flax import serialization
 from flax import traverse_util
 import jax
-from jaxtyping import Float32
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, UInt8
 import numpy as np
 import safetensors
 
@@ -21,6 +22,8 @@ MODEL_FILES = (  # that CLIP's text side needs, with their alternatives
   ("merges.txt",),
   ("flax_model.msgpack", "model.safetensors"),
 )
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images, 0..1
+SPREAD = (0.26862954, 0.26130258, 0.27577711)
 # Our layout -> torch's; its kernels are also transposed.
 TORCH_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
@@ -44,7 +47,7 @@ def embed(folder: pathlib.Path, prompts: Sequence[str]) -> Float32[np.ndarray, "
   config = transformers.CLIPTextConfig.from_pretrained(folder, local_files_only=True)
   with _without_notice():
     network = transformers.FlaxCLIPTextModelWithProjection(config, _do_init=False)
-  params = text_weights(folder, network.params_shape_tree)
+  params = weights(folder, network.params_shape_tree)
   tokens = tokenizer(list(prompts), padding=True, return_tensors="np")
   most = config.max_position_embeddings
   if tokens["input_ids"].shape[1] > most:
@@ -60,8 +63,45 @@ def embed(folder: pathlib.Path, prompts: Sequence[str]) -> Float32[np.ndarray, "
   return np.asarray(found.text_embeds, np.float32)
 
 
-def text_weights(folder: pathlib.Path, shapes: Any) -> Any:
-  """The text side's weights, float32, from either kind of file; of images, none.
+def image_size(folder: pathlib.Path) -> int:
+  """The side in pixels of the images that the model reads."""
+  import transformers  # noqa: PLC0415
+
+  found = transformers.CLIPVisionConfig.from_pretrained(folder, local_files_only=True)
+  return found.image_size
+
+
+def embed_images(
+  folder: pathlib.Path, batches: Iterable[UInt8[np.ndarray, "b h w 3"]]
+) -> Float32[np.ndarray, "n t"]:
+  """The vision model's projected vector of each image of side `image_size`."""
+  import transformers  # noqa: PLC0415
+
+  config = transformers.CLIPConfig.from_pretrained(folder, local_files_only=True)
+  with _without_notice():
+    network = transformers.FlaxCLIPVisionModel(config.vision_config, _do_init=False)
+  width = config.vision_config.hidden_size
+  projection = jax.ShapeDtypeStruct((width, config.projection_dim), jnp.float32)
+  shapes = {"visual_projection": {"kernel": projection}}
+  params = weights(folder, {**network.params_shape_tree, **shapes})
+
+  @jax.jit
+  def embed(params: Any, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b t"]:
+    mean, spread = (jnp.array(each)[None, None, None, :] for each in (MEAN, SPREAD))
+    pixels = (images / 255 - mean) / spread
+    found = network(
+      pixels.transpose(0, 3, 1, 2), params={"vision_model": params["vision_model"]}
+    )
+    kernel = params["visual_projection"]["kernel"]
+    return jnp.einsum("bd,dt->bt", found.pooler_output, kernel)
+
+  with jax.default_matmul_precision("highest"):
+    parts = [np.asarray(embed(params, batch), np.float32) for batch in batches]
+  return np.concatenate(parts)
+
+
+def weights(folder: pathlib.Path, shapes: Any) -> Any:
+  """The weights that the shapes name, float32, from either kind of file; no others.
 
   Strict, where transformers would fill a gap with random values and a log line.
   """
@@ -98,8 +138,13 @@ def _held(path: pathlib.Path, wanted: Iterable[tuple[str, ...]]) -> dict[Any, An
       name = ".".join((*target[:-1], TORCH_NAMES.get(target[-1], target[-1])))
       if name in names:
         tensor = file.get_tensor(name)
-        held[target] = tensor.T if target[-1] == "kernel" else tensor
+        held[target] = _turned(tensor) if target[-1] == "kernel" else tensor
   return held
+
+
+def _turned(kernel: Any) -> Any:
+  """Torch's kernel in our layout: out first becomes out last, in just before it."""
+  return kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T
 
 
 @contextlib.contextmanager

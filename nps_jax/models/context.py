@@ -23,7 +23,7 @@ from nps_jax import config as settings
 from nps_jax import files
 from nps_jax.models import clip
 
-SOURCES = ("clip", "vectors", "learned", "none")
+SOURCES = ("clip", "vectors", "image", "learned", "none")
 CACHE = "~/.cache/nps_jax"
 Vectors = Mapping[str, Float32[np.ndarray, " t"]]
 
@@ -53,7 +53,8 @@ class GlobalContext(nn.Module):
 def category_vectors(
   config: ml_collections.ConfigDict, categories: Sequence[str]
 ) -> Float32[np.ndarray, "k t"] | None:
-  """One vector per category, or None where the model learns them or has no context.
+  """One vector per category, or None where the model learns them, where each image has
+  its own ("image"), or where there is no context.
 
   Args:
     config: the settings' section `context`.
@@ -63,7 +64,7 @@ def category_vectors(
     ValueError: an unknown source, or a file that lacks a category or is damaged.
     FileNotFoundError: there is no such file, or no CLIP model within reach.
   """
-  if config.source in ("learned", "none"):
+  if config.source in ("image", "learned", "none"):
     return None
   if config.source == "vectors":
     if not config.vectors:

@@ -1,0 +1,85 @@
+"""Image context: what normal images are like, as seen from one image, by CLIP (ours).
+
+With one category a text vector is a constant. The mean of the normal training images'
+CLIP vectors and the few nearest to the image at hand are not.
+"""
+
+from collections.abc import Iterator, Sequence
+import hashlib
+import pathlib
+
+from jaxtyping import Float32, UInt8
+import ml_collections
+import numpy as np
+
+from nps_jax import files
+from nps_jax.data import decoding
+from nps_jax.data import records
+from nps_jax.models import clip
+from nps_jax.models import context
+
+BATCH = 16
+
+
+def image_vectors(
+  config: ml_collections.ConfigDict, images: Sequence[records.Record]
+) -> Float32[np.ndarray, "n t"]:
+  """CLIP's vector of each image, of length 1; cached, so that it is computed once.
+
+  Args:
+    config: the settings' section `context`.
+
+  Raises:
+    FileNotFoundError: no CLIP model within reach.
+    ValueError: an image cannot be read.
+  """
+  digest = hashlib.sha256(clip.stamp(config.model).encode())
+  for record in images:
+    held = isinstance(record.image, bytes)
+    content = record.image if held else record.image.read_bytes()
+    digest.update(hashlib.sha256(content).digest())
+  folder = pathlib.Path(config.cache or context.CACHE).expanduser()
+  path = folder / f"clip-images-{digest.hexdigest()[:16]}.npz"
+  if path.exists():
+    held = context.read_vectors(path)
+    return context.select(held, [str(at) for at in range(len(images))], path)
+  model = clip.find_model(config.model)
+  found = clip.embed_images(model, _batches(images, clip.image_size(model)))
+  found /= np.linalg.norm(found, axis=-1, keepdims=True)
+  named = {str(at): vector for at, vector in enumerate(found)}
+  files.write_bytes(path, context.packed(named))
+  return found
+
+
+def _batches(
+  images: Sequence[records.Record], size: int
+) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
+  for start in range(0, len(images), BATCH):
+    part = images[start : start + BATCH]
+    yield np.stack([decoding.decode(record, size) for record in part])
+
+
+def around(
+  bank: Float32[np.ndarray, "m t"], queries: Float32[np.ndarray, "n t"], nearest: int
+) -> Float32[np.ndarray, "n c"]:
+  """The bank's mean and, behind it, each query's nearest vectors of the bank.
+
+  An image is not its own neighbour, so that training sees what tests will. Where the
+  bank has too few others, the mean stands in for them.
+
+  Args:
+    bank: vectors of the normal training images, of length 1.
+    queries: likewise of the images at hand.
+    nearest: how many neighbours; c = (1 + nearest) t.
+  """
+  mean = bank.mean(axis=0)
+  closeness = np.einsum("nt,mt->nm", queries, bank)
+  held = [vector.tobytes() for vector in bank]
+  same = [[vector.tobytes() == each for each in held] for vector in queries]
+  closeness[np.array(same)] = -np.inf
+  order = np.argsort(-closeness, axis=1, kind="stable")[:, :nearest]
+  found = np.broadcast_to(mean, (len(queries), 1 + nearest, mean.size)).copy()
+  for row, places in enumerate(order):
+    others = places[np.isfinite(closeness[row, places])]
+    found[row, 1 : 1 + len(others)] = bank[others]
+  return found.reshape(len(queries), -1)
