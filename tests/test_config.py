@@ -14,7 +14,7 @@ from nps_jax import config as settings
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 CHOICES = {
-  "context.source": ("clip", "vectors", "learned", "none"),
+  "context.source": ("clip", "image", "vectors", "learned", "none"),
   "codebook.where": ("embedding", "levels"),
   "data.layout": ("auto", "loco", "mvtec_ad", "plain"),
   "encoder.dtype": ("float32", "bfloat16"),
