@@ -1,6 +1,7 @@
 """What a run keeps on disk to go on or to be used: settings, frozen weights, steps."""
 
 from collections.abc import Mapping
+import hashlib
 import json
 import pathlib
 import shutil
@@ -19,7 +20,8 @@ from nps_jax import distributed
 from nps_jax import files
 
 Tree = Any
-CONFIG, FROZEN, STEPS = "config.json", "frozen.safetensors", "checkpoints"
+CONFIG, STEPS = "config.json", "checkpoints"
+FROZEN, DIGEST = "frozen.safetensors", "frozen.sha256"
 
 # Fields that may differ when a run goes on: they change neither model nor data order.
 FREE = (
@@ -103,18 +105,34 @@ def read_description(workdir: pathlib.Path) -> Description:
 
 
 def write_frozen(workdir: pathlib.Path, tree: Tree) -> None:
-  """Stores what no training changes (encoder, context vectors), once."""
+  """Stores what no training changes (encoder, contexts) once, with a checksum."""
   path = workdir / FROZEN
   if not path.exists() and distributed.is_lead():
     flat = traverse_util.flatten_dict(tree, sep="/")
     flat = {name: np.array(leaf, order="C") for name, leaf in flat.items()}
-    files.write_bytes(path, safetensors.numpy.save(flat))
+    content = safetensors.numpy.save(flat)
+    files.write_text(workdir / DIGEST, hashlib.sha256(content).hexdigest() + "\n")
+    files.write_bytes(path, content)
 
 
 def read_frozen(workdir: pathlib.Path) -> Tree:
-  """The tree that write_frozen stored."""
-  flat = safetensors.numpy.load_file(workdir / FROZEN)
-  return traverse_util.unflatten_dict(flat, sep="/")
+  """The tree that write_frozen stored.
+
+  Raises:
+    FileNotFoundError: the run has no such file.
+    ValueError: the file is not the one that was written.
+  """
+  path = workdir / FROZEN
+  for each in (path, workdir / DIGEST):
+    if not each.exists():
+      raise FileNotFoundError(f"{each} is missing; bring it, or train anew elsewhere.")
+  digest = hashlib.sha256(path.read_bytes()).hexdigest()
+  if digest != (workdir / DIGEST).read_text().strip():
+    raise ValueError(
+      f"{path} is damaged: its SHA-256 is not that in {DIGEST}. Bring an intact copy, "
+      "or train anew in another --workdir."
+    )
+  return traverse_util.unflatten_dict(safetensors.numpy.load_file(path), sep="/")
 
 
 class Checkpoints:

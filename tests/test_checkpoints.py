@@ -155,6 +155,21 @@ def test_frozen_weights_come_back_bit_by_bit(tmp_path):
   assert_same(checkpoints.read_frozen(tmp_path), tree)
 
 
+def test_a_changed_byte_in_the_frozen_weights_is_noticed(tmp_path):
+  checkpoints.write_frozen(tmp_path, {"encoder": {"a": np.ones(9, np.float32)}})
+  path = tmp_path / checkpoints.FROZEN
+  content = path.read_bytes()
+  for at in (0, len(content) // 2, len(content) - 1):
+    path.write_bytes(content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :])
+    with pytest.raises(ValueError, match=r"frozen\.safetensors is damaged: its SHA"):
+      checkpoints.read_frozen(tmp_path)
+  path.write_bytes(content)
+  assert set(checkpoints.read_frozen(tmp_path)) == {"encoder"}
+  (tmp_path / checkpoints.DIGEST).unlink()
+  with pytest.raises(FileNotFoundError, match=r"frozen\.sha256 is missing; bring it"):
+    checkpoints.read_frozen(tmp_path)
+
+
 def test_frozen_weights_are_written_once(tmp_path):
   first, second = {"a": np.zeros(2, np.float32)}, {"a": np.ones(2, np.float32)}
   checkpoints.write_frozen(tmp_path, first)
