@@ -21,25 +21,32 @@ from nps_jax.data import decoding
 from nps_jax.data import folder
 from nps_jax.data import records
 
+ERRORS = "errors.csv"
 FAINT, FULL = 0.1, 0.5  # map values where the overlay begins and is strongest
 
 
 def predict(
   run: inference.Run, images: Sequence[records.Record], category: str, out: pathlib.Path
-) -> None:
-  """Writes maps/ID.tiff, overlays/ID.png and scores.csv.
+) -> int:
+  """Writes maps/ID.tiff, overlays/ID.png and scores.csv; returns how many it scored.
+
+  Images that cannot be read are left out, and errors.csv says why.
 
   The maps are float32 at the images' own sizes; 0.1 is what 99.5 % of the pixels of
   normal validation images stay below. Scores rise with the anomaly; about 2 is normal.
 
   Raises:
-    ValueError: images that cannot be read, all of them listed; `out` is in use.
+    ValueError: no image can be read, or `out` is in use.
   """
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
     raise ValueError(f"--out={out} holds files already; give a new or empty folder.")
-  decoding.check(images)
+  bad = decoding.problems(images, decoding.decode)
+  unread = {record.id for record, _ in bad}
+  readable = [record for record in images if record.id not in unread]
+  if not readable:
+    raise ValueError(decoding.complaint([why for _, why in bad], len(images)))
   rows = []
-  for record, values, score in inference.scores(run, images, category):
+  for record, values, score in inference.scores(run, readable, category):
     full = inference.at_size(values, decoding.original_size(record))
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, full)
@@ -48,11 +55,17 @@ def predict(
     Image.fromarray(overlay(decoding.decode(record), full)).save(buffer, "PNG")
     files.write_bytes(out / "overlays" / f"{record.id}.png", buffer.getvalue())
     rows.append((record.id, str(record.image), score, float(full.max())))
+  if bad:
+    errors = [(record.id, str(record.image), why) for record, why in bad]
+    _write(out / ERRORS, [("id", "file", "reason"), *errors])
+  _write(out / "scores.csv", [("id", "file", "score", "map_max"), *rows])
+  return len(rows)
+
+
+def _write(path: pathlib.Path, rows: Sequence[Sequence[object]]) -> None:
   text = io.StringIO()
-  writer = csv.writer(text, lineterminator="\n")
-  writer.writerow(("id", "file", "score", "map_max"))
-  writer.writerows(rows)
-  files.write_text(out / "scores.csv", text.getvalue())
+  csv.writer(text, lineterminator="\n").writerows(rows)
+  files.write_text(path, text.getvalue())
 
 
 def overlay(
@@ -104,14 +117,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument(
     "--category", help="of the run's categories, the one that the images show"
   )
+  parser.add_argument(
+    "--strict", action="store_true", help="fail in the end if any image cannot be read"
+  )
   flags = parser.parse_args(arguments)
   try:
     images = folder.images(flags.images)
     run = inference.open_run(flags.run)
-    predict(run, images, choose_category(run, flags.category), flags.out)
+    count = predict(run, images, choose_category(run, flags.category), flags.out)
   except (ValueError, FileNotFoundError) as error:
     raise SystemExit(f"Error: {error}") from error
-  print(f"{len(images)} images scored; see {flags.out / 'scores.csv'}")
+  print(f"{count} images scored; see {flags.out / 'scores.csv'}")
+  if count < len(images):
+    left = f"{len(images) - count} images cannot be read; see {flags.out / ERRORS}"
+    if flags.strict:
+      raise SystemExit(f"Error: {left}")
+    print(left)
 
 
 if __name__ == "__main__":

@@ -138,6 +138,28 @@ def test_bad_images_are_listed_and_nothing_is_written(run, tmp_path):
   assert not (tmp_path / "out").exists()
 
 
+def test_unreadable_images_are_left_out_with_their_reasons(run, root, tmp_path, capsys):
+  source, out = tmp_path / "in", tmp_path / "out"
+  source.mkdir()
+  good = sorted((root / "tray" / "test" / "good").glob("*.png"))
+  shutil.copy(good[0], source / "fine.png")
+  (source / "cut.png").write_bytes(good[1].read_bytes()[:2000])  # its header is whole
+  (source / "empty.png").write_bytes(b"")
+  flags = [f"--run={run.folder}", "--images", str(source), "--category=tray"]
+  predict.main([*flags, f"--out={out}"])
+  said = capsys.readouterr().out
+  assert "1 images scored; see" in said and "2 images cannot be read; see" in said
+  found = list(csv.DictReader((out / predict.ERRORS).read_text().splitlines()))
+  assert [row["id"] for row in found] == ["cut", "empty"]
+  assert found[0]["file"].endswith("cut.png") and "cannot be read" in found[0]["reason"]
+  assert "it is empty" in found[1]["reason"]
+  rows = list(csv.DictReader((out / "scores.csv").read_text().splitlines()))
+  assert [row["id"] for row in rows] == ["fine"]
+  with pytest.raises(SystemExit, match=r"Error: 2 images cannot be read; see .*errors"):
+    predict.main([*flags, f"--out={tmp_path / 'strict'}", "--strict"])
+  assert (tmp_path / "strict" / "scores.csv").exists()
+
+
 def test_the_category_must_be_one_of_the_run(run):
   assert predict.choose_category(run, "tray") == "tray"
   for name in (None, "bag"):

@@ -1,6 +1,6 @@
 """One encoded image: decoded to RGB, or measured from its header alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 import contextlib
 import io
@@ -63,23 +63,36 @@ def check(images: Sequence[records.Record]) -> None:
   Raises:
     ValueError: some images cannot be read; counts and lists them.
   """
+  if found := problems(images, original_size):
+    raise ValueError(complaint([why for _, why in found], len(images)))
+
+
+def complaint(bad: Sequence[str], count: int) -> str:
+  """The message on `problems` among `count` images: how many, and the first ones."""
+  more = [f"and {len(bad) - LISTED} more"] if len(bad) > LISTED else []
+  head = f"{len(bad)} of {count} images cannot be read:"
+  return "\n".join([head, *bad[:LISTED], *more])
+
+
+def problems(
+  images: Sequence[records.Record], read: Callable[[records.Record], object]
+) -> list[tuple[records.Record, str]]:
+  """The images that cannot be read, and why.
+
+  Args:
+    read: `original_size`, which goes by the header, or `decode`, by every pixel.
+  """
 
   def problem(record: records.Record) -> str | None:
     try:
-      original_size(record)
+      read(record)
     except ValueError as error:
       return str(error)
     return None
 
   with futures.ThreadPoolExecutor(CHECK_THREADS) as pool:
-    found = [each for each in pool.map(problem, images) if each is not None]
-  if found:
-    more = f"\nand {len(found) - LISTED} more" if len(found) > LISTED else ""
-    raise ValueError(
-      f"{len(found)} of {len(images)} images cannot be read:\n"
-      + "\n".join(found[:LISTED])
-      + more
-    )
+    answers = zip(images, pool.map(problem, images), strict=True)
+    return [(record, why) for record, why in answers if why is not None]
 
 
 @contextlib.contextmanager
