@@ -54,9 +54,10 @@ def of_run(flags: argparse.Namespace) -> list[dict]:
   return inference.evaluate(
     inference.open_run(flags.run),
     root=flags.dataset and str(flags.dataset),
-    category=flags.category,
+    category=None if flags.category == "all" else flags.category,
     limits=flags.limits,
     bootstrap=flags.bootstrap,
+    seed=flags.seed,
   )
 
 

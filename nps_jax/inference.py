@@ -134,6 +134,7 @@ def evaluate(
   category: str | None = None,
   limits: Sequence[float] | None = None,
   bootstrap: int = 0,
+  seed: int = 0,
 ) -> list[dict]:
   """Each category's results on its test images, as `category.measure` has them.
 
@@ -160,9 +161,7 @@ def evaluate(
     if not data.test:
       logging.warning("%s has no test images: not evaluated.", data.category)
       continue
-    found = measures.measure(
-      data, test_maps(run, data), limits=limits, bootstrap=bootstrap, seed=config.seed
-    )
+    found = measures.measure(data, test_maps(run, data), limits, bootstrap, seed)
     about = {
       "steps": run.step,
       "seconds": lines[-1]["seconds"] if lines else None,

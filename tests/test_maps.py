@@ -14,6 +14,7 @@ import pytest
 import tifffile
 
 from nps_jax import evaluate
+from nps_jax import inference
 from nps_jax.data import folder
 from nps_jax.data import maps
 from nps_jax.metrics import category
@@ -292,6 +293,19 @@ def test_flags_that_do_not_fit_are_answered(flags, message, capsys):
   with pytest.raises(SystemExit):
     evaluate.main(flags)
   assert message in capsys.readouterr().err
+
+
+def test_a_run_s_flags_reach_its_evaluation(monkeypatch):
+  asked = []
+  monkeypatch.setattr(inference, "open_run", lambda folder: folder)
+  monkeypatch.setattr(
+    inference, "evaluate", lambda run, **given: asked.append(given) or []
+  )
+  given = {"root": None, "limits": None, "bootstrap": 7, "seed": 3}
+  for names, wanted in (("all", None), ("a,b", "a,b")):
+    flags = ["--run=x", "--bootstrap=7", "--seed=3", f"--category={names}"]
+    evaluate.of_run(evaluate.parse(flags))
+    assert asked.pop() == given | {"category": wanted}
 
 
 def test_maps_are_evaluated_without_jax(tmp_path):
