@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 SAMPLE = 2048  # features of a batch, at most, that move a level's codes in one step
+FAR = 1e4  # where a code waits, out of all features' reach, for a feature of its own
 
 
 class CodeState(NamedTuple):
@@ -57,9 +58,14 @@ def start(
   weight: Float[Array, " n"],
   key: Key[Array, ""],
 ) -> CodeState:
-  """The state with codes drawn from the features, unless it had started before."""
-  drawn = _draw(feats, weight, key, state.codes.shape[0])
-  fresh = state._replace(codes=drawn, sums=drawn, started=jnp.ones((), bool))
+  """The state with codes drawn from the features, unless it had started before.
+
+  No feature becomes two codes: which of two equal ones is nearest, rounding would
+  decide. Codes without a feature wait for one, out of reach (ours).
+  """
+  drawn, own = _draw(feats, weight, key, state.codes.shape[0])
+  codes = jnp.where(own[:, None], drawn, FAR)
+  fresh = state._replace(codes=codes, sums=codes, started=jnp.ones((), bool))
   keep = state.started | (jnp.sum(weight) == 0)
   return jax.tree.map(lambda old, new: jnp.where(keep, old, new), state, fresh)
 
@@ -82,7 +88,8 @@ def update(
     index: the code that each feature chose.
     weight: 1 for real features, 0 for padding; these change nothing.
     key: draws the features that replace idle codes, by squared distance to their own
-      code (as k-means++ seeds), so that rare normal features find a code too.
+      code (as k-means++ seeds), so that rare normal features find a code too. Each
+      becomes one code at most; codes left over go on waiting.
     decay: of the running counts and sums, in [0, 1).
     eps: smoothing of the counts; keeps unused codes finite.
     reseed_after: a code not chosen for this many steps becomes a current feature.
@@ -96,10 +103,12 @@ def update(
   smooth = (counts + eps) / (mass + size * eps) * mass
   codes = sums / smooth[:, None]
   idle = jnp.where(hits > 0, 0, state.idle + 1)
-  stale = idle >= reseed_after
   gap = jnp.sum(jnp.square(feats - state.codes[index]), axis=-1)
   far = jnp.where(weight > 0, jnp.maximum(gap, 1e-12), 0.0)
-  drawn = _draw(feats, far, key, size)
+  stale = idle >= reseed_after
+  rank = jnp.cumsum(stale) - 1
+  drawn, own = (each[rank] for each in _draw(feats, far, key, size))
+  stale &= own
   total = jnp.sum(weight)
   near = jnp.sum(gap * weight) / jnp.maximum(total, 1)
   near = jnp.where(state.gap > 0, decay * state.gap + (1 - decay) * near, near)
@@ -146,19 +155,22 @@ def _draw(
   weight: Float[Array, " n"],
   key: Key[Array, ""],
   count: int,
-) -> Float[Array, "k d"]:
-  """`count` features, as often as they weigh: no chance decides more than it must.
+) -> tuple[Float[Array, "k d"], Bool[Array, " k"]]:
+  """`count` features, as often as they weigh; which are no repeats, and these first.
 
-  Systematic sampling: equally spaced points along the summed weights. Of equal weights
-  each feature is drawn once before any is drawn twice; weight 0 is as good as absent.
+  Systematic sampling: equally spaced points along the summed weights, so that chance
+  decides no more than it must. Of equal weights each feature is drawn once before any
+  is drawn twice; weight 0 is as good as absent.
   """
   offset, mix = jax.random.split(key)
   reach = jnp.cumsum(weight)
   step = 0.999 * jax.random.uniform(offset)  # short of 1, which float32 might pass
   at = (jnp.arange(count) + step) / count * reach[-1]
   found = jnp.searchsorted(reach, at, side="right")
-  drawn = feats[jnp.clip(found, 0, len(feats) - 1)]
-  return jax.random.permutation(mix, drawn)
+  own = jnp.concatenate([jnp.ones(1, bool), found[1:] != found[:-1]])
+  order = jax.random.permutation(mix, count)
+  order = order[jnp.argsort(~own[order])]  # stable
+  return feats[jnp.clip(found, 0, len(feats) - 1)][order], own[order]
 
 
 class Levelled(NamedTuple):
