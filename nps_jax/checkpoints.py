@@ -1,7 +1,7 @@
 """What a run keeps on disk to go on or to be used: settings, frozen weights, steps."""
 
-from collections.abc import Mapping
-import hashlib
+from collections.abc import Iterator, Mapping
+import contextlib
 import json
 import pathlib
 import shutil
@@ -17,11 +17,12 @@ import safetensors.numpy
 
 from nps_jax import config as settings
 from nps_jax import distributed
-from nps_jax import files
+from nps_jax import integrity
 
 Tree = Any
 CONFIG, STEPS = "config.json", "checkpoints"
-FROZEN, DIGEST = "frozen.safetensors", "frozen.sha256"
+FROZEN = "frozen.safetensors"
+ARRAYS = "sums"  # an item of each step: the sums of its arrays
 
 # Fields that may differ when a run goes on: they change neither model nor data order.
 FREE = (
@@ -68,7 +69,8 @@ def describe(workdir: pathlib.Path, description: Description) -> None:
     "deepest": description.deepest,
     "encoder": description.encoder,
   }
-  files.write_text(workdir / CONFIG, json.dumps(content, indent=2) + "\n")
+  text = json.dumps(content, indent=2) + "\n"
+  integrity.write(workdir / CONFIG, text.encode())
 
 
 def read_description(workdir: pathlib.Path) -> Description:
@@ -76,14 +78,15 @@ def read_description(workdir: pathlib.Path) -> Description:
 
   Raises:
     FileNotFoundError: the folder is not a run.
-    ValueError: its settings are not those that this version of the package knows.
+    ValueError: its settings are damaged, or not those that this version of the package
+      knows.
   """
   path = workdir / CONFIG
   if not path.exists():
     raise FileNotFoundError(
       f"{workdir} is not a run: it has no {CONFIG}. Give the --workdir of a training."
     )
-  content = json.loads(path.read_text(encoding="utf-8"))
+  content = json.loads(integrity.read(path))
   config = settings.defaults()
   held, known = (
     set(traverse_util.flatten_dict(each, sep="."))
@@ -105,14 +108,21 @@ def read_description(workdir: pathlib.Path) -> Description:
 
 
 def write_frozen(workdir: pathlib.Path, tree: Tree) -> None:
-  """Stores what no training changes (encoder, contexts) once, with a checksum."""
+  """Stores what no training changes (encoder, contexts) once, with a checksum.
+
+  A damaged file is replaced.
+  """
   path = workdir / FROZEN
-  if not path.exists() and distributed.is_lead():
+  if not distributed.is_lead():
+    return
+  try:
+    integrity.read(path)
+  except (FileNotFoundError, ValueError) as error:
+    if path.exists():
+      logging.warning("%s It is written anew.", error)
     flat = traverse_util.flatten_dict(tree, sep="/")
     flat = {name: np.array(leaf, order="C") for name, leaf in flat.items()}
-    content = safetensors.numpy.save(flat)
-    files.write_text(workdir / DIGEST, hashlib.sha256(content).hexdigest() + "\n")
-    files.write_bytes(path, content)
+    integrity.write(path, safetensors.numpy.save(flat))
 
 
 def read_frozen(workdir: pathlib.Path) -> Tree:
@@ -123,34 +133,34 @@ def read_frozen(workdir: pathlib.Path) -> Tree:
     ValueError: the file is not the one that was written.
   """
   path = workdir / FROZEN
-  for each in (path, workdir / DIGEST):
-    if not each.exists():
-      raise FileNotFoundError(f"{each} is missing; bring it, or train anew elsewhere.")
-  digest = hashlib.sha256(path.read_bytes()).hexdigest()
-  if digest != (workdir / DIGEST).read_text().strip():
-    raise ValueError(
-      f"{path} is damaged: its SHA-256 is not that in {DIGEST}. Bring an intact copy, "
-      "or train anew in another --workdir."
-    )
+  integrity.read(path)
   return traverse_util.unflatten_dict(safetensors.numpy.load_file(path), sep="/")
 
 
 class Checkpoints:
-  """The numbered steps of one run, saved while training goes on."""
+  """The numbered steps of one run, saved while training goes on.
+
+  A step is there whole, with the sums of its arrays, or not at all; those of its files
+  follow as soon as it is known to have ended.
+  """
 
   def __init__(self, workdir: pathlib.Path, keep: int):
     self._folder = (workdir / STEPS).absolute()
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
     self._manager = ocp.CheckpointManager(self._folder, options=options)
-    self._damaged: set[int] = set()
+    self._damaged: dict[int, str] = {}
+    self._saving: int | None = None
 
   def save(self, step: int, items: Mapping[str, Tree]) -> None:
     """Starts to save the items as `step`; waits for the save before it.
 
     A damaged folder of that step is moved out of the way, to damaged-<step>.
+
+    Raises:
+      OSError: this step or the one before cannot be saved.
     """
     if step in self._damaged:
-      self._damaged.remove(step)
+      del self._damaged[step]
       if distributed.is_lead():
         aside = self._folder.parent / f"damaged-{step}"
         shutil.rmtree(aside, ignore_errors=True)
@@ -160,41 +170,98 @@ class Checkpoints:
     # As NumPy: of replicated device arrays orbax would compile a slicing of each shape.
     held = {name: jax.device_get(tree) for name, tree in items.items()}
     args = {name: ocp.args.StandardSave(tree) for name, tree in held.items()}
-    self._manager.save(step, args=ocp.args.Composite(**args), force=True)
+    args[ARRAYS] = ocp.args.JsonSave(_sums(held))
+    self._settle()
+    self._saving = step
+    with self._clear_errors():
+      self._manager.save(step, args=ocp.args.Composite(**args), force=True)
 
   def restore(self, like: Mapping[str, Tree]) -> tuple[int, dict[str, Tree]] | None:
-    """The newest step that can be read, with the items named; None if there is none.
+    """The newest intact step, with the items named; None if there is none.
 
     Args:
       like: arrays or jax.ShapeDtypeStruct (with sharding) in the shape of each item.
 
     Raises:
-      ValueError: there are steps, none of which can be read.
+      ValueError: there are steps, none of which is intact.
     """
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      found, problem = None, integrity.breach(self._folder / str(step))
+      if distributed.all_hosts(problem is None):
+        found, problem = self._read(step, like)
+      if distributed.all_hosts(problem is None):
+        return step, found
+      self._damaged[step] = problem or "another host cannot read it"
+      logging.warning(
+        "Checkpoint %d is damaged, passed over: %s.", step, self._damaged[step]
+      )
+    if self._damaged:
+      raise ValueError(
+        f"None of the checkpoints {sorted(self._damaged)} in {self._folder} is intact: "
+        + "; ".join(f"{step}: {why}" for step, why in self._damaged.items())
+        + ". Bring an intact copy, or start anew in another --workdir."
+      )
+    return None
+
+  def _read(
+    self, step: int, like: Mapping[str, Tree]
+  ) -> tuple[dict[str, Tree] | None, str | None]:
+    """The items of a step and what is wrong with them, if anything is."""
     args = {
       name: ocp.args.StandardRestore(jax.tree.map(_abstract, tree))
       for name, tree in like.items()
     }
-    for step in sorted(self._manager.all_steps(), reverse=True):
-      try:
-        found = self._manager.restore(step, args=ocp.args.Composite(**args))
-      except (OSError, KeyError, ValueError) as error:
-        logging.warning("Checkpoint %d cannot be read, passed over: %s", step, error)
-        self._damaged.add(step)
-        continue
-      return step, {name: found[name] for name in like}
-    if self._damaged:
-      raise ValueError(
-        f"None of the checkpoints {sorted(self._damaged)} in {self._folder} can be "
-        "read: they are damaged, or another version of this package wrote them. Bring "
-        "an intact copy, or start anew in another --workdir."
-      )
-    return None
+    args[ARRAYS] = ocp.args.JsonRestore()
+    try:
+      found = self._manager.restore(step, args=ocp.args.Composite(**args))
+    except Exception as error:  # orbax raises many kinds
+      return None, f"it cannot be read ({error})"
+    items = {name: found[name] for name in like}
+    for name, each in _sums(jax.device_get(items)).items():
+      if found[ARRAYS].get(name) != each:
+        return None, f"the SHA-256 of the array {name} is not that which was saved"
+    return items, None
 
   def close(self) -> None:
-    """Waits for the last save to end."""
-    self._manager.wait_until_finished()
+    """Waits for the last save to end.
+
+    Raises:
+      OSError: the last step cannot be saved.
+    """
+    self._settle()
     self._manager.close()
+
+  def _settle(self) -> None:
+    """Waits for the save under way, then adds the sums of its files."""
+    with self._clear_errors():
+      self._manager.wait_until_finished()
+      if self._saving is not None and distributed.is_lead():
+        integrity.seal(self._folder / str(self._saving))
+    self._saving = None
+
+  @contextlib.contextmanager
+  def _clear_errors(self) -> Iterator[None]:
+    """What goes wrong with a save, now or behind the scenes, becomes one error."""
+    try:
+      yield
+    except Exception as error:  # orbax raises many kinds
+      step, self._saving = self._saving, None
+      raise OSError(
+        f"Checkpoint {step} cannot be saved in {self._folder}: {error}\nMake room or "
+        "mend the disk, then start the same command again: it goes on from the newest "
+        "checkpoint that is there."
+      ) from error
+
+
+def _sums(items: Mapping[str, Tree]) -> dict[str, str]:
+  """The sum of every array, by its path."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(dict(items))
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): integrity.array_sum(
+      np.asarray(leaf)
+    )
+    for path, leaf in leaves
+  }
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -108,19 +108,23 @@ class Detector:
       rngs={"codes": key},
     )
     fixed = jax.lax.stop_gradient(found.rebuilt)
-    rows = {
+    gaps = {
       "logical/reconstruction": losses.feature_gap(feats, found.rebuilt, distance),
       "logical/local": losses.feature_gap(fixed, found.local, distance),
-      "logical/commitment": self.config.codebook.commitment * found.commitment,
     }
     if self.config.structural.enabled:
       rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
-      rows["structural/reconstruction"] = losses.feature_gap(feats, rebuilt, distance)
-    terms = {
-      name: jnp.sum(row * valid) / jnp.maximum(jnp.sum(valid), 1)
-      for name, row in rows.items()
-    }
+      gaps["structural/reconstruction"] = losses.feature_gap(feats, rebuilt, distance)
+    rows = {name: sum(each.values()) for name, each in gaps.items()}
+    rows["logical/commitment"] = self.config.codebook.commitment * found.commitment
+
+    def mean(row: Float[Array, " b"]) -> Float[Array, ""]:
+      return jnp.sum(row * valid) / jnp.maximum(jnp.sum(valid), 1)
+
+    terms = {name: mean(row) for name, row in rows.items()}
     total = sum(terms.values())
+    for name, each in gaps.items():
+      terms |= {f"{name}/f{level}": mean(gap) for level, gap in each.items()}
     use = jax.tree.leaves(changed.get("intermediates", {}))
     if use:
       terms["codebook/perplexity"] = jnp.mean(jnp.stack(use))

@@ -1,10 +1,12 @@
 """Devices and hosts: the one file that knows how many of either there are."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Shaped
 import numpy as np
 
 Tree = Any
@@ -83,6 +85,34 @@ def gather(tree: Tree) -> Tree:
   if host_count() == 1:
     return jax.tree.map(np.asarray, jax.device_get(tree))
   return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def all_hosts(holds: bool) -> bool:
+  """Whether it holds on every host."""
+  return bool(np.all(gather_hosts(np.array([holds]))))
+
+
+def gather_texts(lines: Sequence[str]) -> list[str]:
+  """The lines of all hosts, host by host, on every host."""
+  if host_count() == 1:
+    return list(lines)
+  content = np.frombuffer("\0".join(lines).encode(), np.uint8)
+  lengths = gather_hosts(np.array([len(content)]))
+  padded = np.zeros(int(lengths.max()), np.uint8)
+  padded[: len(content)] = content
+  rows = gather_hosts(padded)
+  texts = [
+    bytes(row[:length]).decode()
+    for row, length in zip(rows, lengths[:, 0].tolist(), strict=True)
+  ]
+  return [line for text in texts if text for line in text.split("\0")]
+
+
+def gather_hosts(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "hosts ..."]:
+  """Every host's array, of one shape, on every host."""
+  if host_count() == 1:
+    return array[None]
+  return multihost_utils.process_allgather(array)
 
 
 def barrier(name: str) -> None:

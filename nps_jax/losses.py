@@ -39,8 +39,8 @@ def feature_gap(
   target: Mapping[int, Float[Array, "b _ _ _"]],
   rebuilt: Mapping[int, Float[Array, "b _ _ _"]],
   distance: str,
-) -> Float[Array, " b"]:
-  """Each image's distance, averaged over positions and summed over levels.
+) -> dict[int, Float[Array, " b"]]:
+  """Each image's distance by level, averaged over positions; the loss is their sum.
 
   Args:
     target: encoder features by level; pass constants where no gradient is wanted.
@@ -55,12 +55,12 @@ def feature_gap(
     raise ValueError(
       f"config.loss.distance is {distance!r}; expected one of {DISTANCES}."
     )
-  total = 0.0
+  gaps = {}
   for level, feats in rebuilt.items():
     if distance == "cosine_flat":
       b = feats.shape[0]
       gap = distance_map(target[level].reshape(b, 1, 1, -1), feats.reshape(b, 1, 1, -1))
     else:
       gap = gap_map(target[level], feats, distance)
-    total += jnp.mean(gap, axis=(1, 2))
-  return total
+    gaps[level] = jnp.mean(gap, axis=(1, 2))
+  return gaps

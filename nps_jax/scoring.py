@@ -13,8 +13,8 @@ import numpy as np
 from scipy import ndimage
 from scipy import special
 
-from nps_jax import files
 from nps_jax import gaussian
+from nps_jax import integrity
 from nps_jax import losses
 
 STRUCTURAL = "structural"  # the structural module's map; others are the logical one's
@@ -249,7 +249,7 @@ def peak(config, maps: Float[np.ndarray, "n y x"]) -> Float[np.ndarray, " n"]:
 
 
 def save(path: pathlib.Path, scales: Mapping[str, Calibration]) -> None:
-  """Writes the categories' calibrations as one .npz of named arrays."""
+  """Writes the categories' calibrations as one .npz of named arrays, with its sum."""
   flat = {}
   for category, each in scales.items():
     nested = each._asdict()
@@ -258,12 +258,16 @@ def save(path: pathlib.Path, scales: Mapping[str, Calibration]) -> None:
       flat[f"{category}/{name}"] = leaf
   buffer = io.BytesIO()
   np.savez(buffer, **flat)
-  files.write_bytes(path, buffer.getvalue())
+  integrity.write(path, buffer.getvalue())
 
 
 def load(path: pathlib.Path) -> dict[str, Calibration]:
-  """The calibrations that `save` wrote, by category."""
-  with np.load(path, allow_pickle=False) as stored:
+  """The calibrations that `save` wrote, by category.
+
+  Raises:
+    FileNotFoundError, ValueError: the file or its sum is missing, or one is damaged.
+  """
+  with np.load(io.BytesIO(integrity.read(path)), allow_pickle=False) as stored:
     flat = {tuple(name.split("/")): stored[name] for name in stored.files}
   scales = {}
   for category, nested in traverse_util.unflatten_dict(flat).items():

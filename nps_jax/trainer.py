@@ -21,6 +21,7 @@ from nps_jax import config as settings
 from nps_jax import detector
 from nps_jax import distributed
 from nps_jax import inference
+from nps_jax import interruption
 from nps_jax import telemetry
 from nps_jax.data import decoding
 from nps_jax.data import folder
@@ -51,7 +52,9 @@ def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> inference.R
   Raises:
     ValueError, FileNotFoundError: a setting, the data or the weights are wrong, or the
       workdir holds another run.
-    FloatingPointError: a loss is not finite; names the step and the term.
+    FloatingPointError: a loss is not finite; names the step, the term and the level.
+    OSError: a checkpoint cannot be saved.
+    KeyboardInterrupt: SIGTERM or SIGINT came; a checkpoint has been saved.
   """
   settings.validate(config)
   mesh = distributed.mesh(config.train.batch_size)
@@ -75,7 +78,8 @@ def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> inference.R
   keeper = checkpoints.Checkpoints(workdir, config.checkpoint.keep)
   try:
     state = restore(keeper, state)
-    train(model, optimizer, mesh, frozen, state, datasets, keeper, workdir)
+    with interruption.Watch() as watch:
+      train(model, optimizer, mesh, frozen, state, datasets, keeper, workdir, watch)
   finally:
     keeper.close()
 
@@ -139,8 +143,12 @@ def train(
   datasets: Sequence[records.Dataset],
   keeper: checkpoints.Checkpoints,
   workdir: pathlib.Path,
+  watch: interruption.Watch,
 ) -> State:
-  """Runs the remaining steps; saves checkpoints, the last step always."""
+  """Runs the remaining steps; saves checkpoints, the last step always.
+
+  Stops early, with a checkpoint, when a signal asks for it.
+  """
   config = model.config
   step, steps = int(state.step), config.train.steps
   if step >= steps:
@@ -177,9 +185,12 @@ def train(
       if step % config.train.log_every == 0 or step == steps:
         log.write(step, finite(step, terms))
       log.advance(step)
-      if step % config.checkpoint.every == 0 or step == steps:
+      stop = asked(watch, step, config.train.log_every)
+      if step % config.checkpoint.every == 0 or step == steps or stop:
         finite(step, terms)
         keeper.save(step, _items(state))
+      if stop:
+        raise KeyboardInterrupt
   finally:
     batches.close()
     log.close()
@@ -259,6 +270,13 @@ def make_step(
   return update
 
 
+def asked(watch: interruption.Watch, step: int, every: int) -> bool:
+  """Whether to stop after this step; several hosts agree at each `every` steps."""
+  if distributed.host_count() == 1:
+    return watch.asked
+  return step % every == 0 and not distributed.all_hosts(not watch.asked)
+
+
 def finite(step: int, terms: Mapping[str, Array]) -> dict[str, float]:
   """The loss terms as floats.
 
@@ -268,9 +286,11 @@ def finite(step: int, terms: Mapping[str, Array]) -> dict[str, float]:
   values = {name: float(value) for name, value in terms.items()}
   bad = [name for name, value in values.items() if not math.isfinite(value)]
   if bad:
+    levels = sorted(name.rpartition("/f")[2] for name in bad if "/f" in name)
+    where = f"; the first bad level is f{levels[0]}" if levels else ""
     raise FloatingPointError(
-      f"At step {step} these loss terms are not finite: {', '.join(bad)}. The last "
-      "checkpoint is kept; lower config.train.learning_rate or look at the images."
+      f"At step {step} these loss terms are not finite: {', '.join(bad)}{where}. The "
+      "last checkpoint is kept; lower config.train.learning_rate or look at the images."
     )
   return values
 

@@ -15,6 +15,7 @@ import pytest
 from nps_jax import checkpoints
 from nps_jax import config as settings
 from nps_jax import distributed
+from nps_jax import integrity
 
 ENCODER = {"name": "resnet18", "file": "a.safetensors", "sha256": "0f", "deepest": 4}
 FIELDS = traverse_util.flatten_dict(settings.defaults().to_dict(), sep=".")
@@ -58,6 +59,13 @@ def steps(workdir):
   return sorted(each.name for each in (workdir / checkpoints.STEPS).iterdir())
 
 
+def flip(path, at):
+  """Changes one bit of a file; once more changes it back."""
+  content = bytearray(path.read_bytes())
+  content[at] ^= 1
+  path.write_bytes(content)
+
+
 def assert_same(found, wanted):
   assert jax.tree.structure(found) == jax.tree.structure(wanted)
   for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
@@ -73,7 +81,7 @@ def test_a_run_is_described_once(tmp_path):
   assert json.loads(text)["categories"] == ["nuts", "bag"]
   checkpoints.describe(tmp_path, about)
   assert (tmp_path / checkpoints.CONFIG).read_text() == text
-  assert [each.name for each in tmp_path.iterdir()] == [checkpoints.CONFIG]
+  assert {each.name for each in tmp_path.iterdir()} == {"config.json", "config.sha256"}
 
 
 def test_a_description_survives_the_disk_with_its_tuples(tmp_path):
@@ -134,7 +142,7 @@ def test_a_run_of_another_version_is_refused_not_guessed_at(tmp_path):
   content = json.loads(path.read_text())
   del content["config"]["scoring"]["smoothing"]
   content["config"]["encoder"]["pooling"] = "max"
-  path.write_text(json.dumps(content))
+  integrity.write(path, json.dumps(content).encode())
   with pytest.raises(ValueError, match="another version") as caught:
     checkpoints.read_description(tmp_path)
   assert "lacks the settings ['scoring.smoothing']" in str(caught.value)
@@ -165,16 +173,21 @@ def test_a_changed_byte_in_the_frozen_weights_is_noticed(tmp_path):
       checkpoints.read_frozen(tmp_path)
   path.write_bytes(content)
   assert set(checkpoints.read_frozen(tmp_path)) == {"encoder"}
-  (tmp_path / checkpoints.DIGEST).unlink()
+  (tmp_path / "frozen.sha256").unlink()
   with pytest.raises(FileNotFoundError, match=r"frozen\.sha256 is missing; bring it"):
     checkpoints.read_frozen(tmp_path)
 
 
-def test_frozen_weights_are_written_once(tmp_path):
+def test_frozen_weights_are_written_once_and_again_where_damaged(tmp_path, caplog):
   first, second = {"a": np.zeros(2, np.float32)}, {"a": np.ones(2, np.float32)}
   checkpoints.write_frozen(tmp_path, first)
   checkpoints.write_frozen(tmp_path, second)
   assert_same(checkpoints.read_frozen(tmp_path), first)
+  flip(tmp_path / checkpoints.FROZEN, 5)
+  with caplog.at_level(logging.WARNING, logger="absl"):
+    checkpoints.write_frozen(tmp_path, second)
+  assert "frozen.safetensors is damaged: its SHA-256 is not that" in caplog.text
+  assert_same(checkpoints.read_frozen(tmp_path), second)
 
 
 def test_hosts_that_do_not_lead_write_neither_settings_nor_weights(
@@ -238,8 +251,85 @@ def test_a_damaged_newest_step_is_passed_over_with_a_warning(tmp_path, caplog, d
     step, found = restored(tmp_path)
   assert step == 5
   assert_same(found["variables"], items(5)["variables"])
-  assert "Checkpoint 12 cannot be read, passed over: " in caplog.text
-  assert "Checkpoint 5 cannot" not in caplog.text
+  assert "Checkpoint 12 is damaged, passed over: " in caplog.text
+  assert "Checkpoint 5" not in caplog.text
+
+
+def test_a_flip_in_any_file_of_a_step_is_noticed_and_named(tmp_path, caplog):
+  saved(tmp_path, 2, 5)
+  place = tmp_path / checkpoints.STEPS / "5"
+  paths = sorted(each for each in place.rglob("*") if each.is_file())
+  assert len(paths) > 8
+  rng = np.random.default_rng(0)
+  for path in paths:
+    at = int(rng.integers(path.stat().st_size))
+    flip(path, at)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="absl"):
+      step, found = restored(tmp_path)
+    assert step == 2
+    assert_same(found["variables"], items(2)["variables"])
+    name = path.relative_to(place).as_posix()
+    told = f"Checkpoint 5 is damaged, passed over: the SHA-256 of {name} is not that"
+    assert told in caplog.text or name == integrity.SUMS
+    flip(path, at)
+  assert restored(tmp_path)[0] == 5
+
+
+def test_a_flip_is_noticed_before_the_sums_of_the_files_are_there(tmp_path, caplog):
+  """As after a kill between the end of a save and the sums: each array has its own."""
+  keeper = checkpoints.Checkpoints(tmp_path, 3)
+  values = np.random.default_rng(0).normal(size=(200, 300)).astype(np.float32)
+  keeper.save(1, {"variables": {"a": jnp.ones((200, 300))}})
+  keeper.save(2, {"variables": {"a": jnp.asarray(values)}})
+  keeper.close()
+  place = tmp_path / checkpoints.STEPS / "2"
+  (place / integrity.SUMS).unlink()
+  like = {"variables": {"a": jax.ShapeDtypeStruct((200, 300), jnp.float32)}}
+  assert restored(tmp_path, like)[0] == 2
+  largest = max(place.rglob("*"), key=lambda each: each.stat().st_size)
+  assert largest.stat().st_size > 100_000
+  flip(largest, largest.stat().st_size // 2)
+  with caplog.at_level(logging.WARNING, logger="absl"):
+    assert restored(tmp_path, like)[0] == 1
+  assert "Checkpoint 2 is damaged, passed over: " in caplog.text
+
+
+def test_a_run_with_damaged_steps_only_is_refused_with_the_reasons(tmp_path):
+  saved(tmp_path, 2, 5)
+  for step in ("2", "5"):
+    flip(tmp_path / checkpoints.STEPS / step / "_CHECKPOINT_METADATA", 3)
+  with pytest.raises(
+    ValueError, match=r"None of the checkpoints \[2, 5\] in"
+  ) as caught:
+    restored(tmp_path)
+  assert "5: the SHA-256 of _CHECKPOINT_METADATA is not that in" in str(caught.value)
+  assert "start anew in another --workdir" in str(caught.value)
+
+
+def test_a_flip_in_the_settings_is_noticed(tmp_path):
+  checkpoints.describe(tmp_path, description())
+  path = tmp_path / checkpoints.CONFIG
+  flip(path, path.read_text().index('"seed": 0') + 8)  # 0 becomes 1
+  with pytest.raises(ValueError, match=r"config\.json is damaged: its SHA-256 is not"):
+    checkpoints.read_description(tmp_path)
+
+
+def test_a_save_that_fails_behind_the_scenes_says_so(tmp_path, monkeypatch):
+  saved(tmp_path, 1)
+  keeper = checkpoints.Checkpoints(tmp_path, 3)
+
+  def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+  keeper.save(2, items(2))
+  with monkeypatch.context() as patch:
+    patch.setattr(keeper._manager, "wait_until_finished", full)
+    with pytest.raises(OSError, match=r"Checkpoint 2 cannot .*No space") as caught:
+      keeper.save(3, items(3))
+  assert "from the newest checkpoint that is there" in str(caught.value)
+  keeper.close()
+  assert steps(tmp_path) == ["1", "2"]
 
 
 def test_a_step_whose_saving_was_interrupted_is_neither_restored_nor_in_the_way(

@@ -10,8 +10,8 @@ import nps_jax
 
 # The floors of the house; a package stands for every module in it.
 FLOORS = {
-  1: "config console data distributed files gaussian losses metrics models report "
-  "scoring",
+  1: "config console data distributed files gaussian integrity interruption losses "
+  "metrics models report scoring",
   2: "checkpoints detector telemetry",
   3: "inference trainer",
   4: "benchmark evaluate predict",

@@ -70,6 +70,11 @@ def slope(function, at: np.ndarray, step: float = 1e-6) -> np.ndarray:
   return found
 
 
+def total(target, rebuilt, distance):
+  """The loss of each image: the levels' distances summed."""
+  return sum(losses.feature_gap(target, rebuilt, distance).values())
+
+
 def test_unit_agrees_with_float64():
   feats = drawn(0, 2, 3, 4, 5) * 50
   feats[0, 0, 0], feats[1, 2, 3] = 0, 1e-9
@@ -117,22 +122,23 @@ def test_gap_map_is_the_map_that_is_asked_for(distance):
 @pytest.mark.parametrize("distance", losses.DISTANCES)
 def test_feature_gap_agrees_with_float64(distance):
   target, rebuilt = levels(10), levels(20)
-  found = losses.feature_gap(
+  found = total(
     jax.tree.map(jnp.asarray, target), jax.tree.map(jnp.asarray, rebuilt), distance
   )
   np.testing.assert_allclose(found, slow_gap(target, rebuilt, distance), **CLOSE)
 
 
-def test_feature_gap_is_a_mean_over_positions_and_a_sum_over_levels():
+def test_feature_gap_is_a_mean_over_positions_level_by_level():
   """Three quarters of a level at 0 and a quarter at 2, then a level at 1."""
   one = jnp.ones((1, 2, 2, 2))
   turned = one.at[0, 1, 1].multiply(-1)
   across = jnp.ones((1, 3, 1, 2)) * jnp.float32([[[[1, -1]]]])
   target, rebuilt = {2: one, 4: jnp.ones((1, 3, 1, 2))}, {2: turned, 4: across}
   found = losses.feature_gap(target, rebuilt, "cosine")
-  np.testing.assert_allclose(found, [2 / 4 + 1], rtol=1e-6)
+  assert list(found) == [2, 4]
+  np.testing.assert_allclose([found[2], found[4]], [[2 / 4], [1]], rtol=1e-6)
   flat = losses.feature_gap(target, rebuilt, "cosine_flat")
-  np.testing.assert_allclose(flat, [1 - (6 - 2) / 8 + 1], rtol=1e-6)
+  np.testing.assert_allclose([flat[2], flat[4]], [[1 - (6 - 2) / 8], [1]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("distance", losses.DISTANCES)
@@ -141,7 +147,7 @@ def test_only_the_rebuilt_levels_are_compared(distance):
   target, rebuilt = levels(30), levels(40)
   some = {3: rebuilt[3]}
   more = {3: jnp.asarray(target[3]), 2: jnp.asarray(target[2])}
-  found = losses.feature_gap(more, {3: jnp.asarray(rebuilt[3])}, distance)
+  found = total(more, {3: jnp.asarray(rebuilt[3])}, distance)
   want = slow_gap({3: target[3]}, some, distance)
   np.testing.assert_allclose(found, want, **CLOSE)
 
@@ -152,7 +158,7 @@ def test_rows_do_not_mix(distance):
 
   def gap(rebuilt):
     given = jax.tree.map(jnp.asarray, (target, rebuilt))
-    return np.asarray(losses.feature_gap(*given, distance))
+    return np.asarray(total(*given, distance))
 
   before = gap(rebuilt)
   changed = {level: feats.copy() for level, feats in rebuilt.items()}
@@ -168,7 +174,7 @@ def test_gradients_agree_with_finite_differences(distance):
   pull = np.array([1.0, -2.0])
 
   def objective(rebuilt):
-    gap = losses.feature_gap(jax.tree.map(jnp.asarray, target), rebuilt, distance)
+    gap = total(jax.tree.map(jnp.asarray, target), rebuilt, distance)
     return jnp.sum(gap * jnp.float32(pull))
 
   found = jax.grad(objective)(jax.tree.map(jnp.asarray, rebuilt))
@@ -186,7 +192,7 @@ def test_zero_features_have_the_slope_of_the_floored_length(distance):
   zero, other = np.zeros((2, 1, 1, 3), np.float32), drawn(90, 2, 1, 1, 3)
 
   def pair(target, rebuilt):
-    return jnp.sum(losses.feature_gap({2: target}, {2: rebuilt}, distance))
+    return jnp.sum(total({2: target}, {2: rebuilt}, distance))
 
   def slow(target, rebuilt):
     return np.sum(slow_gap({2: target}, {2: rebuilt}, distance))
@@ -214,7 +220,7 @@ def test_unknown_distances_are_refused():
     ValueError,
     match=r"config\.loss\.distance is 'l1'; expected one of \('cosine', 'mse', 'cosi",
   ):
-    losses.feature_gap(target, target, "l1")
+    total(target, target, "l1")
 
 
 def test_every_distance_is_one_that_the_config_allows():

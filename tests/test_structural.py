@@ -63,7 +63,7 @@ def test_a_few_steps_of_descent_lower_the_error(strides):
   @jax.jit
   def error(params):
     rebuilt = model.apply({"params": params}, on_device(feats), SIDE)
-    return jnp.mean(losses.feature_gap(feats, rebuilt, "cosine"))
+    return jnp.mean(sum(losses.feature_gap(feats, rebuilt, "cosine").values()))
 
   slope = jax.jit(jax.grad(error))
   first = float(error(params))

@@ -16,6 +16,10 @@ from nps_jax import checkpoints
 from nps_jax import telemetry
 from nps_jax import trainer
 
+PARTS = (
+  *("logical/reconstruction", "logical/local", "structural/reconstruction"),
+  "logical/commitment",
+)
 TERMS = ("loss", "logical/reconstruction", "structural/reconstruction")
 
 
@@ -36,9 +40,11 @@ def test_the_loss_falls_and_is_the_sum_of_its_terms(run):
   assert losses[-1, 0] < losses[0, 0]
   last = telemetry.read(run.folder)[-1]
   assert last["loss"] == pytest.approx(
-    sum(value for name, value in last.items() if name.startswith(("log", "str"))),
-    rel=1e-6,
+    sum(value for name, value in last.items() if name in PARTS), rel=1e-6
   )
+  for name in PARTS[:3]:
+    levels = [last[f"{name}/f{level}"] for level in (3, 4)]
+    assert last[name] == pytest.approx(sum(levels), rel=1e-6)
 
 
 def test_one_device_ends_with_the_losses_of_eight(run, root, tmp_path):
@@ -116,9 +122,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(
     )
 
   monkeypatch.setattr(trainer.weights, "load", broken)
-  with pytest.raises(FloatingPointError, match=r"At step 1 these .*: logical/"):
+  with pytest.raises(FloatingPointError, match=r"At step 1 these .*: logical/") as why:
     trainer.fit(runs.config(root), tmp_path)
+  assert "; the first bad level is f3. The last checkpoint is kept" in str(why.value)
   assert not list((tmp_path / checkpoints.STEPS).iterdir())
+
+
+def test_the_first_bad_level_is_named_with_its_step_and_terms():
+  bad = {"logical/local": np.inf, "logical/local/f3": np.inf, "logical/local/f2": 0.5}
+  bad |= {"structural/reconstruction/f4": np.nan, "loss": np.nan}
+  with pytest.raises(FloatingPointError) as caught:
+    trainer.finite(7, jax.tree.map(jnp.float32, bad))
+  assert str(caught.value).startswith(
+    "At step 7 these loss terms are not finite: logical/local, logical/local/f3, "
+  )
+  assert "; the first bad level is f3." in str(caught.value)
+  with pytest.raises(FloatingPointError, match=r"finite: loss\. The last checkpoint"):
+    trainer.finite(7, {"loss": jnp.float32(np.nan), "logical/local/f2": jnp.ones(())})
 
 
 def test_settings_are_checked_before_anything_is_written(root, tmp_path):

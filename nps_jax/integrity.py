@@ -1,0 +1,95 @@
+"""Files that tell whether they are what was written: SHA-256 beside and among them.
+
+The sums are in the form that `sha256sum --check` reads.
+"""
+
+from collections.abc import Mapping
+import hashlib
+import pathlib
+
+from jaxtyping import Shaped
+import numpy as np
+
+from nps_jax import files
+
+SUFFIX = ".sha256"
+SUMS = "SHA256SUMS"
+
+
+def write(path: pathlib.Path, content: bytes) -> None:
+  """Writes the file, and before it its sum, to the same name with SUFFIX."""
+  line = f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
+  files.write_text(path.with_suffix(SUFFIX), line)
+  files.write_bytes(path, content)
+
+
+def read(path: pathlib.Path) -> bytes:
+  """The content that `write` wrote.
+
+  Raises:
+    FileNotFoundError: the file or its sum is missing.
+    ValueError: they do not belong together.
+  """
+  beside = path.with_suffix(SUFFIX)
+  for each in (path, beside):
+    if not each.exists():
+      raise FileNotFoundError(f"{each} is missing; bring it, or train anew elsewhere.")
+  content = path.read_bytes()
+  line = f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
+  if beside.read_bytes() != line.encode():
+    raise ValueError(
+      f"{path} is damaged: its SHA-256 is not that in {beside.name}. Bring an intact "
+      "copy of both, or train anew in another --workdir."
+    )
+  return content
+
+
+def seal(folder: pathlib.Path) -> None:
+  """Writes the sums of all the files in the folder, at any depth, to its SUMS."""
+  sums = {name: _sum(folder / name) for name in _names(folder)}
+  files.write_text(folder / SUMS, format_sums(sums))
+
+
+def breach(folder: pathlib.Path) -> str | None:
+  """What differs from the sealed folder, in words; None if nothing, or if unsealed."""
+  if not (folder / SUMS).exists():
+    return None
+  sums = parse_sums((folder / SUMS).read_bytes())
+  if sums is None:
+    return f"{SUMS} is damaged"
+  held = set(_names(folder))
+  for name in sorted(held ^ set(sums)):
+    return f"{name} is missing" if name in sums else f"{name} is not in {SUMS}"
+  wrong = [name for name in sorted(held) if _sum(folder / name) != sums[name]]
+  return f"the SHA-256 of {wrong[0]} is not that in {SUMS}" if wrong else None
+
+
+def array_sum(array: Shaped[np.ndarray, "..."]) -> str:
+  """The SHA-256 of an array's type, shape and values."""
+  head = f"{array.dtype.str} {array.shape} "
+  return hashlib.sha256(head.encode() + array.tobytes()).hexdigest()
+
+
+def format_sums(sums: Mapping[str, str]) -> str:
+  """One line for each name."""
+  return "".join(f"{each}  {name}\n" for name, each in sorted(sums.items()))
+
+
+def parse_sums(content: bytes) -> dict[str, str] | None:
+  """What `format_sums` wrote, or None if it cannot have."""
+  try:
+    text = content.decode()
+  except UnicodeDecodeError:
+    return None
+  sums = {line[66:]: line[:64] for line in text.split("\n")[:-1]}
+  return sums if format_sums(sums) == text else None
+
+
+def _names(folder: pathlib.Path) -> list[str]:
+  found = (each for each in folder.rglob("*") if not each.is_dir())
+  return sorted({each.relative_to(folder).as_posix() for each in found} - {SUMS})
+
+
+def _sum(path: pathlib.Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,43 @@
+"""SIGTERM and SIGINT: stop after the step at hand, with the work saved."""
+
+import signal
+import threading
+from types import FrameType
+
+from absl import logging
+
+EXIT = 75  # the exit code of a stopped command: start it again, it goes on
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def listen() -> None:
+  """Makes SIGTERM what SIGINT is: a KeyboardInterrupt where the program stands."""
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+class Watch:
+  """Within it, the first signal only sets `asked`; a second one interrupts at once.
+
+  Outside of the main thread, which alone gets signals, it does nothing.
+  """
+
+  def __init__(self) -> None:
+    self.asked = False
+
+  def __enter__(self) -> "Watch":
+    heard = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    self._before = {each: signal.signal(each, self._note) for each in heard}
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    for each, handler in self._before.items():
+      signal.signal(each, handler)
+
+  def _note(self, number: int, frame: FrameType | None) -> None:
+    if self.asked:
+      raise KeyboardInterrupt
+    self.asked = True
+    name = signal.Signals(number).name
+    logging.warning(
+      "%s: stopping after this step, with a checkpoint. Once more stops at once.", name
+    )
