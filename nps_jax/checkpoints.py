@@ -76,14 +76,21 @@ def read_description(workdir: pathlib.Path) -> Description:
 
   Raises:
     FileNotFoundError: the folder is not a run.
-    ValueError: its settings are not those that this version of the package knows.
+    ValueError: its settings are damaged, or not those that this version of the package
+      knows.
   """
   path = workdir / CONFIG
   if not path.exists():
     raise FileNotFoundError(
       f"{workdir} is not a run: it has no {CONFIG}. Give the --workdir of a training."
     )
-  content = json.loads(path.read_text(encoding="utf-8"))
+  try:
+    content = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise ValueError(
+      f"{path} is damaged ({error}). Bring an intact copy, or train anew in another "
+      "--workdir."
+    ) from error
   config = settings.defaults()
   held, known = (
     set(traverse_util.flatten_dict(each, sep="."))

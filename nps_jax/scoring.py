@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import io
 import pathlib
 from typing import NamedTuple
+import zipfile
 
 from flax import traverse_util
 import jax
@@ -262,9 +263,15 @@ def save(path: pathlib.Path, scales: Mapping[str, Calibration]) -> None:
 
 
 def load(path: pathlib.Path) -> dict[str, Calibration]:
-  """The calibrations that `save` wrote, by category."""
-  with np.load(path, allow_pickle=False) as stored:
-    flat = {tuple(name.split("/")): stored[name] for name in stored.files}
+  """The calibrations that `save` wrote, by category; ValueError if damaged."""
+  try:
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+      flat = {tuple(name.split("/")): stored[name] for name in stored.files}
+  except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    raise ValueError(
+      f"{path} is damaged ({error}). Start the same training command again; it does no "
+      "more than calibrate anew."
+    ) from error
   scales = {}
   for category, nested in traverse_util.unflatten_dict(flat).items():
     gaussians = {

@@ -351,3 +351,12 @@ def test_saved_scales_come_back_bit_for_bit(tmp_path):
   for category, each in scales.items():
     assert type(found[category].gaussians["residual"].rest) is float
     assert bits(found[category]) == bits(each)
+
+
+@pytest.mark.parametrize("kept", [0, 20, 300])
+def test_damaged_scales_are_refused_by_name(tmp_path, kept):
+  path = tmp_path / "calibration.npz"
+  scoring.save(path, {"pins": fitted({})})
+  path.write_bytes(path.read_bytes()[:kept])
+  with pytest.raises(ValueError, match=r"calibration\.npz is damaged .*same training"):
+    scoring.load(path)
