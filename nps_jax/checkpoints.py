@@ -22,6 +22,8 @@ from nps_jax import integrity
 Tree = Any
 CONFIG, STEPS = "config.json", "checkpoints"
 FROZEN = "frozen.safetensors"
+ANEW = "Bring an intact copy of both, or train anew in another --workdir."
+AGAIN = "Start the same training command again: it writes both anew, and does no more."
 ARRAYS = "sums"  # an item of each step: the sums of its arrays
 
 # Fields that may differ when a run goes on: they change neither model nor data order.
@@ -86,7 +88,7 @@ def read_description(workdir: pathlib.Path) -> Description:
     raise FileNotFoundError(
       f"{workdir} is not a run: it has no {CONFIG}. Give the --workdir of a training."
     )
-  content = json.loads(integrity.read(path))
+  content = json.loads(integrity.read(path, ANEW))
   config = settings.defaults()
   held, known = (
     set(traverse_util.flatten_dict(each, sep="."))
@@ -116,7 +118,7 @@ def write_frozen(workdir: pathlib.Path, tree: Tree) -> None:
   if not distributed.is_lead():
     return
   try:
-    integrity.read(path)
+    integrity.read(path, AGAIN)
   except (FileNotFoundError, ValueError) as error:
     if path.exists():
       logging.warning("%s It is written anew.", error)
@@ -133,7 +135,7 @@ def read_frozen(workdir: pathlib.Path) -> Tree:
     ValueError: the file is not the one that was written.
   """
   path = workdir / FROZEN
-  integrity.read(path)
+  integrity.read(path, AGAIN)
   return traverse_util.unflatten_dict(safetensors.numpy.load_file(path), sep="/")
 
 

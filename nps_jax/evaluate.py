@@ -75,6 +75,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
   add("--dataset", type=pathlib.Path, metavar="ROOT", help="folder of the categories")
   add("--category", help="one name, several with commas, or all (the default)")
   add("--out", type=pathlib.Path, metavar="FILE.json", help="default: in the run")
+  add("--overwrite", action="store_true", help="replace results that are there")
   add("--layout", choices=folder.LAYOUTS, default="auto", help="of ROOT, for --maps")
   add("--limits", type=_limits, help="of areas, such as 0.05,0.3; default: the field's")
   add("--bootstrap", type=int, default=0, help="samples for 95%% intervals of AUROC")
@@ -106,10 +107,12 @@ def _limits(text: str) -> tuple[float, ...]:
 def main(arguments: Sequence[str] | None = None) -> None:
   """Scores the test images; writes results as .json, .csv and .md."""
   flags = parse(arguments)
+  out = flags.out or flags.run / RESULTS
   console.listen()
   try:
-    results = of_maps(flags) if flags.maps else of_run(flags)
-    publish(results, flags.out or flags.run / RESULTS)
+    if not flags.overwrite:
+      table.check_absent(out)
+    publish(of_maps(flags) if flags.maps else of_run(flags), out)
   except (ValueError, OSError) as error:
     raise SystemExit(f"Error: {error}") from error
 

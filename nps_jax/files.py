@@ -8,7 +8,7 @@ import tempfile
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
   """Replaces the file at once; an interruption leaves the old one."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+  handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new.")  # never too long
   try:
     with os.fdopen(handle, "wb") as file:
       file.write(content)
@@ -22,5 +22,5 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
 
 
 def write_text(path: pathlib.Path, content: str) -> None:
-  """Like write_bytes, in UTF-8."""
-  write_bytes(path, content.encode())
+  r"""Like write_bytes, in UTF-8; a file name's bytes that are none become \udc.."""
+  write_bytes(path, content.encode("utf-8", "backslashreplace"))

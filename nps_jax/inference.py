@@ -85,7 +85,7 @@ def open_run(workdir: pathlib.Path, *, calibrated: bool = True) -> Run:
       f"{path} is missing: the training has not ended. Start the same training command "
       "again; it goes on where it stopped."
     )
-  scales = scoring.load(path) if calibrated else {}
+  scales = scoring.load(path, checkpoints.AGAIN) if calibrated else {}
   return Run(workdir, step, about, model, frozen, items["variables"], scales)
 
 

@@ -23,8 +23,11 @@ def write(path: pathlib.Path, content: bytes) -> None:
   files.write_bytes(path, content)
 
 
-def read(path: pathlib.Path) -> bytes:
+def read(path: pathlib.Path, remedy: str) -> bytes:
   """The content that `write` wrote.
+
+  Args:
+    remedy: what to do where that fails, for the message.
 
   Raises:
     FileNotFoundError: the file or its sum is missing.
@@ -33,13 +36,12 @@ def read(path: pathlib.Path) -> bytes:
   beside = path.with_suffix(SUFFIX)
   for each in (path, beside):
     if not each.exists():
-      raise FileNotFoundError(f"{each} is missing; bring it, or train anew elsewhere.")
+      raise FileNotFoundError(f"{each} is missing. {remedy}")
   content = path.read_bytes()
   line = f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
   if beside.read_bytes() != line.encode():
     raise ValueError(
-      f"{path} is damaged: its SHA-256 is not that in {beside.name}. Bring an intact "
-      "copy of both, or train anew in another --workdir."
+      f"{path} is damaged: its SHA-256 is not that in {beside.name}. {remedy}"
     )
   return content
 

@@ -7,7 +7,9 @@ import argparse
 from collections.abc import Sequence
 import csv
 import io
+import os
 import pathlib
+import shutil
 
 from jaxtyping import Float, UInt8
 import numpy as np
@@ -21,45 +23,104 @@ from nps_jax.data import decoding
 from nps_jax.data import folder
 from nps_jax.data import records
 
-ERRORS = "errors.csv"
+MAPS, OVERLAYS, ERRORS, SCORES = "maps", "overlays", "errors.csv", "scores.csv"
+WRITTEN = (MAPS, OVERLAYS, ERRORS, SCORES)  # the last comes last: all is there then
+LONGEST = 255  # bytes of a file's name on common file systems
 FAINT, FULL = 0.1, 0.5  # map values where the overlay begins and is strongest
 
 
 def predict(
-  run: inference.Run, images: Sequence[records.Record], category: str, out: pathlib.Path
+  run: inference.Run,
+  images: Sequence[records.Record],
+  category: str,
+  out: pathlib.Path,
+  overwrite: bool = False,
 ) -> int:
   """Writes maps/ID.tiff, overlays/ID.png and scores.csv; returns how many it scored.
 
-  Images that cannot be read are left out, and errors.csv says why.
+  Images that cannot be scored are left out, and errors.csv says why.
 
   The maps are float32 at the images' own sizes; 0.1 is what 99.5 % of the pixels of
   normal validation images stay below. Scores rise with the anomaly; about 2 is normal.
 
+  Args:
+    overwrite: replaces what an earlier prediction wrote; other files in `out` stay.
+
   Raises:
-    ValueError: no image can be read, or `out` is in use.
+    ValueError: no image can be scored, or `out` is in use.
   """
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    raise ValueError(f"--out={out} holds files already; give a new or empty folder.")
-  bad = decoding.problems(images, decoding.decode)
-  unread = {record.id for record, _ in bad}
-  readable = [record for record in images if record.id not in unread]
+  check_out(out, images, overwrite)
+  reasons = {record.id: why for record, why in unnamable(images)}
+  named = [record for record in images if record.id not in reasons]
+  reasons |= {record.id: why for record, why in decoding.problems(named)}
+  bad = [(each, reasons[each.id]) for each in images if each.id in reasons]
+  readable = [record for record in images if record.id not in reasons]
   if not readable:
-    raise ValueError(decoding.complaint([why for _, why in bad], len(images)))
+    head = f"{len(bad)} of {len(images)} images cannot be scored:"
+    raise ValueError(decoding.complaint(head, [why for _, why in bad]))
+  for name in reversed(WRITTEN):
+    _remove(out / name)
   rows = []
   for record, values, score in inference.scores(run, readable, category):
     full = inference.at_size(values, decoding.original_size(record))
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, full)
-    files.write_bytes(out / "maps" / f"{record.id}.tiff", buffer.getvalue())
+    files.write_bytes(out / MAPS / f"{record.id}.tiff", buffer.getvalue())
     buffer = io.BytesIO()
     Image.fromarray(overlay(decoding.decode(record), full)).save(buffer, "PNG")
-    files.write_bytes(out / "overlays" / f"{record.id}.png", buffer.getvalue())
+    files.write_bytes(out / OVERLAYS / f"{record.id}.png", buffer.getvalue())
     rows.append((record.id, str(record.image), score, float(full.max())))
   if bad:
     errors = [(record.id, str(record.image), why) for record, why in bad]
     _write(out / ERRORS, [("id", "file", "reason"), *errors])
-  _write(out / "scores.csv", [("id", "file", "score", "map_max"), *rows])
+  _write(out / SCORES, [("id", "file", "score", "map_max"), *rows])
   return len(rows)
+
+
+def check_out(
+  out: pathlib.Path, images: Sequence[records.Record], overwrite: bool
+) -> None:
+  """Makes sure that the folder is free; ValueError says what is in the way."""
+  if out.exists() and not out.is_dir():
+    raise ValueError(f"--out={out} is a file; give a new or empty folder.")
+  if out.exists() and any(out.iterdir()) and not overwrite:
+    raise ValueError(
+      f"--out={out} holds files already; give a new or empty folder, or --overwrite to "
+      f"replace {', '.join(WRITTEN)} in it."
+    )
+  places = [pathlib.Path(os.path.realpath(out / name)) for name in (MAPS, OVERLAYS)]
+  for each in images:
+    if set(places) & set(pathlib.Path(os.path.realpath(each.image)).parents):
+      raise ValueError(f"--out={out} would replace {each.image}, which it is to score.")
+
+
+def unnamable(images: Sequence[records.Record]) -> list[tuple[records.Record, str]]:
+  """The images whose map or overlay no file can hold, and why."""
+  folders = {up.as_posix() for each in images for up in _path(each.id).parents}
+  found = []
+  for record in images:
+    names = [f"{record.id}.tiff", f"{record.id}.png"]
+    taken = [f"{each}/" for each in names if each in folders]
+    if len(os.fsencode(_path(names[0]).name)) > LONGEST:
+      reason = f"the name of its map would have more than {LONGEST} bytes"
+    elif taken:
+      reason = f"its map or overlay cannot be there beside those of {taken[0]}"
+    else:
+      continue
+    found.append((record, f"{record.image} cannot be scored ({reason}). Rename it."))
+  return found
+
+
+def _path(name: str) -> pathlib.PurePosixPath:
+  return pathlib.PurePosixPath(name)
+
+
+def _remove(path: pathlib.Path) -> None:
+  """Removes the file or folder, if it is there; of a link only the link."""
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)
 
 
 def _write(path: pathlib.Path, rows: Sequence[Sequence[object]]) -> None:
@@ -118,18 +179,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     "--category", help="of the run's categories, the one that the images show"
   )
   parser.add_argument(
-    "--strict", action="store_true", help="fail in the end if any image cannot be read"
+    "--strict", action="store_true", help="fail in the end if any image was left out"
+  )
+  parser.add_argument(
+    "--overwrite", action="store_true", help="replace an earlier prediction in --out"
   )
   flags = parser.parse_args(arguments)
   try:
     images = folder.images(flags.images)
     run = inference.open_run(flags.run)
-    count = predict(run, images, choose_category(run, flags.category), flags.out)
-  except (ValueError, FileNotFoundError) as error:
+    category = choose_category(run, flags.category)
+    count = predict(run, images, category, flags.out, flags.overwrite)
+  except (ValueError, OSError) as error:
     raise SystemExit(f"Error: {error}") from error
-  print(f"{count} images scored; see {flags.out / 'scores.csv'}")
+  print(f"{count} images scored; see {flags.out / SCORES}")
   if count < len(images):
-    left = f"{len(images) - count} images cannot be read; see {flags.out / ERRORS}"
+    left = f"{len(images) - count} images cannot be scored; see {flags.out / ERRORS}"
     if flags.strict:
       raise SystemExit(f"Error: {left}")
     print(left)

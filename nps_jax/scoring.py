@@ -261,13 +261,16 @@ def save(path: pathlib.Path, scales: Mapping[str, Calibration]) -> None:
   integrity.write(path, buffer.getvalue())
 
 
-def load(path: pathlib.Path) -> dict[str, Calibration]:
+def load(path: pathlib.Path, remedy: str) -> dict[str, Calibration]:
   """The calibrations that `save` wrote, by category.
+
+  Args:
+    remedy: what to do where the file is damaged, for the message.
 
   Raises:
     FileNotFoundError, ValueError: the file or its sum is missing, or one is damaged.
   """
-  with np.load(io.BytesIO(integrity.read(path)), allow_pickle=False) as stored:
+  with np.load(io.BytesIO(integrity.read(path, remedy)), allow_pickle=False) as stored:
     flat = {tuple(name.split("/")): stored[name] for name in stored.files}
   scales = {}
   for category, nested in traverse_util.unflatten_dict(flat).items():

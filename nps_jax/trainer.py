@@ -23,7 +23,7 @@ from nps_jax import distributed
 from nps_jax import inference
 from nps_jax import interruption
 from nps_jax import telemetry
-from nps_jax.data import decoding
+from nps_jax.data import checking
 from nps_jax.data import folder
 from nps_jax.data import pipeline
 from nps_jax.data import records
@@ -60,7 +60,7 @@ def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> inference.R
   mesh = distributed.mesh(config.train.batch_size)
   datasets = folder.open_all(config.data, config.seed)
   names = tuple(each.category for each in datasets)
-  decoding.check([record for each in datasets for record in each.train])
+  checking.check(datasets)
 
   loaded = weights.load(
     config.encoder.weights, config.encoder.name, config.encoder.deepest

@@ -149,6 +149,14 @@ def test_a_run_of_another_version_is_refused_not_guessed_at(tmp_path):
   assert "has ['encoder.pooling'] besides" in str(caught.value)
 
 
+def test_damaged_settings_are_refused_by_name(tmp_path):
+  checkpoints.describe(tmp_path, description())
+  path = tmp_path / checkpoints.CONFIG
+  path.write_text(path.read_text()[:-9])
+  with pytest.raises(ValueError, match=r"config\.json is damaged .*intact copy, or"):
+    checkpoints.read_description(tmp_path)
+
+
 def test_frozen_weights_come_back_bit_by_bit(tmp_path):
   rng = np.random.default_rng(0)
   odd = np.float32([np.nan, -0.0, np.inf, np.finfo(np.float32).tiny / 2])
@@ -174,7 +182,7 @@ def test_a_changed_byte_in_the_frozen_weights_is_noticed(tmp_path):
   path.write_bytes(content)
   assert set(checkpoints.read_frozen(tmp_path)) == {"encoder"}
   (tmp_path / "frozen.sha256").unlink()
-  with pytest.raises(FileNotFoundError, match=r"frozen\.sha256 is missing; bring it"):
+  with pytest.raises(FileNotFoundError, match=r"frozen\.sha256 is missing\. Start the"):
     checkpoints.read_frozen(tmp_path)
 
 

@@ -262,6 +262,24 @@ def test_the_command_writes_what_the_source_vectors_reads(
   np.testing.assert_array_equal(context.category_vectors(config, NAMES), want)
 
 
+def test_the_command_replaces_a_file_only_on_demand(clip, tmp_path, capsys):
+  out = tmp_path / "v.npz"
+  out.write_bytes(b"old")
+  flags = ["--categories=pins", f"--out={out}", f"--model={clip}"]
+  with pytest.raises(
+    SystemExit, match=r"Error: .*v\.npz exists already\. Give another"
+  ):
+    context.main(flags)
+  with pytest.raises(SystemExit, match=r"Error: config\.context\.templates is \('no'"):
+    context.main([*flags, "--template=no", "--overwrite"])
+  with pytest.raises(SystemExit, match="2"):
+    context.main(["--categories= ,", f"--out={tmp_path / 'new.npz'}"])
+  assert "--categories=' ,' names none" in capsys.readouterr().err
+  assert out.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+  context.main([*flags, "--overwrite"])
+  assert set(context.read_vectors(out)) == {"pins"}
+
+
 def test_maps_are_the_bilinear_upsampling_of_one_position():
   vectors = jax.random.normal(jax.random.key(1), (3, 8))
   sizes = [(4, 6), (1, 1), (16, 16)]

@@ -93,6 +93,22 @@ def test_a_moved_data_set_is_found_by_its_root(run, root, results, tmp_path):
     inference.evaluate(opened, category="bag,tray")
 
 
+def test_a_run_s_results_are_replaced_only_on_demand(run, results, monkeypatch):
+  def refuse(*_):
+    raise AssertionError("nothing is computed")
+
+  before = (run.folder / "results.json").read_bytes()
+  with monkeypatch.context() as patch:
+    patch.setattr(inference, "open_run", refuse)
+    with pytest.raises(SystemExit, match=r"results\.json, .*md would be replaced\. Gi"):
+      evaluate.main([f"--run={run.folder}"])
+  monkeypatch.setattr(evaluate, "of_run", lambda _: results[:1])
+  evaluate.main([f"--run={run.folder}", "--overwrite"])
+  assert json.loads((run.folder / "results.json").read_text()) == results[:1]
+  evaluate.publish(results, run.folder / evaluate.RESULTS)
+  assert (run.folder / "results.json").read_bytes() == before
+
+
 def test_maps_come_at_the_images_own_size():
   values = np.arange(4.0).reshape(2, 2)
   found = inference.at_size(values, (2, 4))
@@ -133,7 +149,7 @@ def test_bad_images_are_listed_and_nothing_is_written(run, tmp_path):
   for name in ("one", "two"):
     (tmp_path / f"{name}.png").write_bytes(b"no image")
   images = folder.images([str(tmp_path)])
-  with pytest.raises(ValueError, match=r"2 of 2 images cannot be read:\n.*one.png"):
+  with pytest.raises(ValueError, match=r"2 of 2 images cannot be scored:\n.*one.png"):
     predict.predict(run, images, "tray", tmp_path / "out")
   assert not (tmp_path / "out").exists()
 
@@ -148,14 +164,16 @@ def test_unreadable_images_are_left_out_with_their_reasons(run, root, tmp_path, 
   flags = [f"--run={run.folder}", "--images", str(source), "--category=tray"]
   predict.main([*flags, f"--out={out}"])
   said = capsys.readouterr().out
-  assert "1 images scored; see" in said and "2 images cannot be read; see" in said
+  assert "1 images scored; see" in said and "2 images cannot be scored; see" in said
   found = list(csv.DictReader((out / predict.ERRORS).read_text().splitlines()))
   assert [row["id"] for row in found] == ["cut", "empty"]
   assert found[0]["file"].endswith("cut.png") and "cannot be read" in found[0]["reason"]
   assert "it is empty" in found[1]["reason"]
   rows = list(csv.DictReader((out / "scores.csv").read_text().splitlines()))
   assert [row["id"] for row in rows] == ["fine"]
-  with pytest.raises(SystemExit, match=r"Error: 2 images cannot be read; see .*errors"):
+  with pytest.raises(
+    SystemExit, match=r"Error: 2 images cannot be scored; see .*errors"
+  ):
     predict.main([*flags, f"--out={tmp_path / 'strict'}", "--strict"])
   assert (tmp_path / "strict" / "scores.csv").exists()
 

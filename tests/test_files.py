@@ -21,6 +21,13 @@ def test_bytes_and_text_arrive_exactly_in_folders_made_for_them(tmp_path):
   assert names(tmp_path / "a" / "b") == ["raw.bin"]
 
 
+def test_the_longest_name_and_any_text_can_be_written(tmp_path):
+  name = "x" * 255
+  files.write_text(tmp_path / name, "a \udcff")  # of a file's name that is not UTF-8
+  assert (tmp_path / name).read_bytes() == b"a \\udcff"
+  assert names(tmp_path) == [name]
+
+
 def test_a_shorter_text_replaces_a_longer_one(tmp_path):
   files.write_text(tmp_path / "file", "long and old")
   files.write_text(tmp_path / "file", "new")

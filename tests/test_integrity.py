@@ -21,7 +21,7 @@ def folder(place: pathlib.Path) -> pathlib.Path:
 def test_a_file_comes_back_with_its_sum_beside_it(tmp_path):
   path = tmp_path / "config.json"
   integrity.write(path, b"{}")
-  assert integrity.read(path) == b"{}"
+  assert integrity.read(path, "Fix it.") == b"{}"
   want = hashlib.sha256(b"{}").hexdigest()
   assert (tmp_path / "config.sha256").read_text() == f"{want}  config.json\n"
 
@@ -36,18 +36,18 @@ def test_every_flip_in_a_file_or_its_sum_is_noticed(tmp_path):
         changed = bytearray(content)
         changed[at] ^= 1 << bit
         each.write_bytes(changed)
-        with pytest.raises(ValueError, match=r"a\.bin is damaged: its SHA-256 is not"):
-          integrity.read(path)
+        with pytest.raises(ValueError, match=r"a\.bin is damaged: .* Fix it\."):
+          integrity.read(path, "Fix it.")
     each.write_bytes(content)
-  assert integrity.read(path) == bytes(range(20))
+  assert integrity.read(path, "Fix it.") == bytes(range(20))
 
 
 @pytest.mark.parametrize("name", ["a.bin", "a.sha256"])
 def test_what_is_missing_is_named(tmp_path, name):
   integrity.write(tmp_path / "a.bin", b"")
   (tmp_path / name).unlink()
-  with pytest.raises(FileNotFoundError, match=rf"{name} is missing; bring it"):
-    integrity.read(tmp_path / "a.bin")
+  with pytest.raises(FileNotFoundError, match=rf"{name} is missing\. Fix it\."):
+    integrity.read(tmp_path / "a.bin", "Fix it.")
 
 
 def test_an_interruption_between_sum_and_file_leaves_no_file(tmp_path, monkeypatch):

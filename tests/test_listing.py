@@ -21,6 +21,18 @@ def test_files_and_folders_are_sorted_and_hidden_ones_left_out(tmp_path):
   assert listing.files(tmp_path / "no") == listing.folders(tmp_path / "no") == []
 
 
+def test_folders_that_links_lead_into_are_walked_once(tmp_path):
+  (tmp_path / "a" / "b").mkdir(parents=True)
+  for name in ("a/x.png", "a/b/y.png", "z.png"):
+    (tmp_path / name).touch()
+  (tmp_path / "a" / "b" / "up").symlink_to(tmp_path)
+  (tmp_path / "a" / "self").symlink_to(".")
+  (tmp_path / "c").symlink_to("a")
+  (tmp_path / "d").symlink_to("d")
+  found = [each.relative_to(tmp_path).as_posix() for each in listing.walk(tmp_path)]
+  assert found == ["d", "z.png", "a/x.png", "a/b/y.png"]
+
+
 def test_a_folder_of_other_files_is_an_error(tmp_path):
   for name in ("a.gif", "b.gif", "README"):
     (tmp_path / name).touch()

@@ -264,7 +264,10 @@ def test_wrong_ground_truth_is_refused_by_name(tmp_path):
   for mask, message in (
     (np.full(SIZE, 7, np.uint8), r"holds the value 7, which defects_config\.json does"),
     (np.zeros(SIZE, np.uint8), "is empty: a mask marks at least one pixel"),
-    (np.full((5, 5), 255, np.uint8), r"is 5 x 5 \(height x width\) but its anomaly"),
+    (
+      np.full((5, 5), 255, np.uint8),
+      r"is 5 x 5 \(height x width\) but its image is 12",
+    ),
   ):
     Image.fromarray(mask).save(path)
     refused(tmp_path, rf"structural_anomalies/001/000\.png {message}")

@@ -105,9 +105,7 @@ def test_bilevel_and_16_bit_masks_are_read(tmp_path):
 
 def test_unusable_masks_are_refused(tmp_path):
   good = save(tmp_path / "good.png", 1, 1, 255)
-  with pytest.raises(
-    ValueError, match=r"good\.png is 12 x 10 .* but its anomaly map is"
-  ):
+  with pytest.raises(ValueError, match=r"good\.png is 12 x 10 .* but its image is"):
     masks.read(record(good), DEFECTS, (10, 12))
   unknown = save(tmp_path / "unknown.png", 1, 1, 9)
   with pytest.raises(
@@ -130,10 +128,23 @@ def test_unusable_masks_are_refused(tmp_path):
   text = tmp_path / "text.png"
   text.write_text("no image")
   for path in (cut, text, tmp_path / "absent.png"):
-    with pytest.raises(ValueError, match=rf"{path.name} cannot be read as an image"):
+    with pytest.raises(ValueError, match=rf"{path.name} cannot be read \("):
       masks.read(record(path), DEFECTS, SIZE)
   with pytest.raises(ValueError, match="000 is anomalous but has no ground-truth mask"):
     masks.read(record(), DEFECTS, SIZE)
+  masks.check(good, DEFECTS, SIZE)
+  for path, defects, size, message in (
+    (good, DEFECTS, (10, 12), "but its image is 10 x 12; a mask must"),
+    (unknown, DEFECTS, SIZE, "holds the value 9"),
+    (several, DEFECTS, SIZE, "holds the values"),
+    (empty, (), SIZE, "is empty"),
+    (colour, (), SIZE, "has 3 colour channels"),
+    (cut, (), SIZE, "cannot be read"),
+  ):
+    with pytest.raises(ValueError, match=rf"{path.name} .*{message}"):
+      masks.check(path, defects, size)
+  for path in (unknown, several):  # without defects any value will do
+    masks.check(path, (), SIZE)
 
 
 def entry(**changes):

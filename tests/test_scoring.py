@@ -343,11 +343,20 @@ def test_saved_scales_come_back_bit_for_bit(tmp_path):
   normal["residual"][:, 3] = 0.5
   scales = {"screw_bag": fitted({"positionwise": False}, 7), "a b:c.d": fitted({}, 8)}
   scoring.save(path, {"old": scales["screw_bag"]})
-  assert set(scoring.load(path)) == {"old"}
+  assert set(scoring.load(path, "")) == {"old"}
   scales["pushpins"] = scoring.fit(options({}), raw(5), normal)
   scoring.save(path, scales)
-  found = scoring.load(path)
+  found = scoring.load(path, "")
   assert set(found) == set(scales)
   for category, each in scales.items():
     assert type(found[category].gaussians["residual"].rest) is float
     assert bits(found[category]) == bits(each)
+
+
+@pytest.mark.parametrize("kept", [0, 20, 300])
+def test_damaged_scales_are_refused_by_name(tmp_path, kept):
+  path = tmp_path / "calibration.npz"
+  scoring.save(path, {"pins": fitted({})})
+  path.write_bytes(path.read_bytes()[:kept])
+  with pytest.raises(ValueError, match=r"calibration\.npz is damaged .*same training"):
+    scoring.load(path, "")

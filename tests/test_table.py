@@ -196,3 +196,31 @@ def test_a_failed_write_keeps_the_old_files(tmp_path):
     table.write([LOCO | {"pixel_auroc": float("nan")}], path)
   assert json.loads(path.read_text()) == [LOCO]
   assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_the_json_comes_last_and_stands_for_all_three(tmp_path, monkeypatch):
+  path, write = tmp_path / "results.json", table.files.write_text
+  table.write([LOCO], path)
+
+  def fail(place, content):
+    if place.suffix == ".md":
+      raise OSError("no space left")
+    write(place, content)
+
+  monkeypatch.setattr(table.files, "write_text", fail)
+  with pytest.raises(OSError, match="no space left"):
+    table.write([MVTEC], path)
+  assert sorted(each.name for each in tmp_path.iterdir()) == [
+    "results.csv",
+    "results.md",
+  ]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".csv", ".md"])
+def test_each_file_that_would_be_replaced_is_named(tmp_path, suffix):
+  path = tmp_path / "mine.json"
+  table.check_absent(path)
+  path.with_suffix(suffix).touch()
+  wanted = rf"mine\{suffix} would be replaced\. Give another --out, or --overwrite"
+  with pytest.raises(ValueError, match=wanted):
+    table.check_absent(path)

@@ -1,9 +1,10 @@
 """One encoded image: decoded to RGB, or measured from its header alone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 import contextlib
 import io
+import pathlib
 
 from jaxtyping import UInt8
 import numpy as np
@@ -13,8 +14,9 @@ from PIL import Image
 from nps_jax.data import records
 
 CHECK_THREADS = 8  # they wait for the disk more than they compute
-LISTED = 20  # unreadable images that a message shows at most
+LISTED = 20  # bad files that a message shows at most
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # PIL knows riskier ones too
+PAGED = ("PNG", "TIFF", "WEBP")  # formats of several pages or frames
 TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
   3: Image.Transpose.ROTATE_180,
@@ -57,35 +59,19 @@ def original_size(record: records.Record) -> tuple[int, int]:
     return (image.width, image.height) if sideways else (image.height, image.width)
 
 
-def check(images: Sequence[records.Record]) -> None:
-  """Reads every header, so that bad files come to light before training.
-
-  Raises:
-    ValueError: some images cannot be read; counts and lists them.
-  """
-  if found := problems(images, original_size):
-    raise ValueError(complaint([why for _, why in found], len(images)))
-
-
-def complaint(bad: Sequence[str], count: int) -> str:
-  """The message on `problems` among `count` images: how many, and the first ones."""
+def complaint(head: str, bad: Sequence[str]) -> str:
+  """A message on bad files: its first line, then the first of them, a line for each."""
   more = [f"and {len(bad) - LISTED} more"] if len(bad) > LISTED else []
-  head = f"{len(bad)} of {count} images cannot be read:"
-  return "\n".join([head, *bad[:LISTED], *more])
+  lines = [each.replace("\n", "\\n") for each in bad[:LISTED]]  # of a file's name
+  return "\n".join([head, *lines, *more])
 
 
-def problems(
-  images: Sequence[records.Record], read: Callable[[records.Record], object]
-) -> list[tuple[records.Record, str]]:
-  """The images that cannot be read, and why.
-
-  Args:
-    read: `original_size`, which goes by the header, or `decode`, by every pixel.
-  """
+def problems(images: Sequence[records.Record]) -> list[tuple[records.Record, str]]:
+  """The images of which some pixel cannot be read, and why."""
 
   def problem(record: records.Record) -> str | None:
     try:
-      read(record)
+      decode(record)
     except ValueError as error:
       return str(error)
     return None
@@ -96,40 +82,66 @@ def problems(
 
 
 @contextlib.contextmanager
-def _opened(record: records.Record) -> Iterator[Image.Image]:
-  """The image with its header read; what fails within becomes one kind of error."""
-  held = isinstance(record.image, bytes)
+def opened(source: pathlib.Path | bytes, name: str) -> Iterator[Image.Image]:
+  """The image with its header read.
+
+  Args:
+    name: what error messages call it.
+
+  Raises:
+    ValueError: it cannot be opened, or something within the context fails.
+  """
+  held = isinstance(source, bytes)
   try:
     with contextlib.ExitStack() as stack:
-      source = io.BytesIO(record.image) if held else record.image.open("rb")
-      image = Image.open(stack.enter_context(source), formats=FORMATS)
+      if not held and source.exists() and not (source.is_file() or source.is_dir()):
+        raise _Refused("it is no regular file")  # a pipe would keep us waiting
+      file = io.BytesIO(source) if held else source.open("rb")
+      image = Image.open(stack.enter_context(file), formats=FORMATS)
       stack.enter_context(image)
       _check_header(image)
       yield image
   except Exception as error:  # PIL's readers raise many kinds on damaged files
-    name = f"The image of {record.id}" if held else f"{record.image}"
     raise ValueError(
-      f"{name} cannot be read ({_reason(record, error)}). Replace or remove it."
+      f"{name} cannot be read ({_reason(source, error)}). Replace or remove it."
     ) from error
+
+
+def _opened(record: records.Record) -> contextlib.AbstractContextManager[Image.Image]:
+  held = isinstance(record.image, bytes)
+  return opened(
+    record.image, f"The image of {record.id}" if held else str(record.image)
+  )
+
+
+class _Refused(ValueError):
+  """Says in our words why an image cannot be used."""
 
 
 def _check_header(image: Image.Image) -> None:
   limit = Image.MAX_IMAGE_PIXELS
   if limit is not None and image.width * image.height > limit:
-    raise ValueError(f"{image.width} x {image.height} is over {limit} pixels")
+    raise _Refused(f"{image.width} x {image.height} is over {limit} pixels")
   if image.mode == "F":
-    raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
+    raise _Refused("its pixels are floating-point numbers; save it with 8 or 16 bits")
+  # Which one is meant? A JPEG's second picture is a preview, or what phones add.
+  if image.format in PAGED and (count := getattr(image, "n_frames", 1)) > 1:
+    raise _Refused(f"it holds {count} pictures; save each in a file of its own")
 
 
-def _reason(record: records.Record, error: Exception) -> str:
+def _reason(source: pathlib.Path | bytes, error: Exception) -> str:
   """Why an image cannot be read, in words."""
+  if isinstance(error, _Refused):
+    return str(error)
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
+  if isinstance(error, Image.DecompressionBombError):
+    return f"it is over {Image.MAX_IMAGE_PIXELS} pixels"
   if isinstance(error, Image.UnidentifiedImageError):
-    held = isinstance(record.image, bytes)
-    length = len(record.image) if held else record.image.stat().st_size
-    return f"it is none of {', '.join(FORMATS)}" if length else "it is empty"
-  return str(error) or type(error).__name__
+    length = len(source) if isinstance(source, bytes) else source.stat().st_size
+    kinds = f"it is damaged at its beginning, or none of {', '.join(FORMATS)}"
+    return kinds if length else "it is empty"
+  return f"it is damaged or of an unusual kind: {error or type(error).__name__}"
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -146,7 +158,7 @@ def _rgb(image: Image.Image) -> Image.Image:
   if image.mode.startswith("I"):
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-      raise ValueError("it has grey values outside of 16 bits")
+      raise _Refused("it has grey values outside of 16 bits")
     return Image.fromarray(np.uint8((values + 128) // 257)).convert("RGB")
   if image.mode == "P" and "transparency" in image.info:
     image = image.convert("RGBA")  # PIL warns of the direct way

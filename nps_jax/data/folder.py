@@ -198,7 +198,7 @@ def images(paths: Sequence[str]) -> tuple[records.Record, ...]:
     FileNotFoundError: a path does not exist.
     ValueError: a file is no image by its suffix, or a folder has none.
   """
-  found: dict[pathlib.Path, tuple[pathlib.Path, pathlib.Path]] = {}
+  found: dict[str, tuple[pathlib.Path, pathlib.Path]] = {}
   for path in (pathlib.Path(each).expanduser() for each in paths):
     if not path.exists():
       raise FileNotFoundError(f"{path} does not exist; give image files or folders.")
@@ -211,7 +211,7 @@ def images(paths: Sequence[str]) -> tuple[records.Record, ...]:
       )
     base = path if path.is_dir() else path.parent
     for each in chosen:
-      found.setdefault(each.resolve(), (base, each))
+      found.setdefault(os.path.realpath(each), (base, each))
   if not found:
     raise ValueError("No images were named; give image files or folders.")
   ids = listing.distinct([_possible_ids(base, file) for base, file in found.values()])

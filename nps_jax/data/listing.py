@@ -36,10 +36,18 @@ def images(place: pathlib.Path) -> list[pathlib.Path]:
 
 
 def walk(place: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Its files at any depth, those of a folder before those of its subfolders."""
-  yield from files(place)
-  for each in folders(place):
-    yield from walk(each)
+  """Its files at any depth, those of a folder before those of its subfolders.
+
+  A folder that links lead to several times, or from within itself, counts once.
+  """
+  seen, waiting = set(), [place]
+  while waiting:
+    each = waiting.pop()
+    real = os.path.realpath(each)
+    if real not in seen:
+      seen.add(real)
+      yield from files(each)
+      waiting += reversed(folders(each))
 
 
 def is_image(path: pathlib.Path) -> bool:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from jaxtyping import Bool, Int, Shaped
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
+from nps_jax.data import decoding
 from nps_jax.data import records
 
 KEYS = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
@@ -62,6 +62,19 @@ def read(
     for defect, channel in zip(found, channels, strict=True)
   ]
   return Truth(channels, np.int64(saturation), tuple(defect.name for defect in found))
+
+
+def check(
+  path: pathlib.Path, defects: Sequence[records.Defect], size: tuple[int, int]
+) -> None:
+  """Makes sure that `read` can use a mask file; the arguments are as there.
+
+  Raises:
+    ValueError: it cannot, as `read` says.
+  """
+  mask = _read_mask(path, size)
+  if defects:
+    _select(mask, path, defects)
 
 
 def read_defects(path: pathlib.Path) -> tuple[records.Defect, ...]:
@@ -122,17 +135,14 @@ def _defect(entry: object, where: str) -> records.Defect:
 
 def _read_mask(path: pathlib.Path, size: tuple[int, int]) -> Shaped[np.ndarray, "h w"]:
   """The mask's values, at least one of them nonzero."""
-  try:
-    with Image.open(path) as image:
-      mask = np.asarray(image)
-  except (OSError, SyntaxError, ValueError) as error:
-    raise ValueError(f"{path} cannot be read as an image: {error}") from error
+  with decoding.opened(path, str(path)) as image:
+    mask = np.asarray(image)
   if mask.ndim != 2:
     raise ValueError(f"{path} has {mask.shape[2]} colour channels; a mask has one.")
   if mask.shape != size:
     raise ValueError(
-      f"{path} is {mask.shape[0]} x {mask.shape[1]} (height x width) but its anomaly "
-      f"map is {size[0]} x {size[1]}. Maps and masks must have the image's size."
+      f"{path} is {mask.shape[0]} x {mask.shape[1]} (height x width) but its image is "
+      f"{size[0]} x {size[1]}; a mask must have the image's size."
     )
   if not mask.any():
     raise ValueError(f"{path} is empty: a mask marks at least one pixel.")

@@ -155,7 +155,7 @@ def main(arguments: Collection[str] | None = None) -> None:
   names = [name.strip() for name in flags.categories.split(",") if name.strip()]
   try:
     write(flags.out, names, seed=flags.seed, size=flags.size)
-  except ValueError as error:
+  except (ValueError, OSError) as error:
     raise SystemExit(f"Error: {error}") from error
   print(f"{', '.join(names)} written to {flags.out}")
 

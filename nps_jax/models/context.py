@@ -179,11 +179,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument(
     "--template", action="append", help="a prompt with {}; may be given several times"
   )
+  parser.add_argument("--overwrite", action="store_true", help="replace the file")
   flags = parser.parse_args(arguments)
   names = [name.strip() for name in flags.categories.split(",") if name.strip()]
   templates = flags.template or list(default.templates)
-  found = clip_vectors(flags.model, templates, names)
-  files.write_bytes(flags.out, packed(found))
+  if not names:
+    parser.error(f"--categories={flags.categories!r} names none")
+  if flags.out.exists() and not flags.overwrite:
+    raise SystemExit(
+      f"Error: {flags.out} exists already. Give another --out, or --overwrite."
+    )
+  try:
+    found = clip_vectors(flags.model, templates, names)
+    files.write_bytes(flags.out, packed(found))
+  except (ValueError, OSError) as error:
+    raise SystemExit(f"Error: {error}") from error
   print(f"{flags.out}: {', '.join(found)}; {flags.model}, {templates}")
 
 

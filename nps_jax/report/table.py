@@ -155,15 +155,32 @@ def to_csv(results: Sequence[Mapping]) -> str:
 
 
 def write(results: Sequence[Mapping], path: pathlib.Path) -> None:
-  """Writes the .json at `path`, beside it .csv and .md; each is whole or absent.
+  """Writes the .json at `path` and, before it, .csv and .md beside it.
+
+  Each is whole or absent, and where there is a .json, all three are there and agree.
 
   Raises:
     ValueError: a result is NaN or infinite; nothing is written then.
   """
   content = json.dumps(list(results), indent=2, allow_nan=False) + "\n"
+  beside = {".csv": to_csv(results), ".md": to_markdown(results)}
+  path.unlink(missing_ok=True)
+  for suffix, text in beside.items():
+    files.write_text(path.with_suffix(suffix), text)
   files.write_text(path, content)
-  files.write_text(path.with_suffix(".csv"), to_csv(results))
-  files.write_text(path.with_suffix(".md"), to_markdown(results))
+
+
+def check_absent(path: pathlib.Path) -> None:
+  """Makes sure that `write` would replace nothing.
+
+  Raises:
+    ValueError: some of its files exist; names them.
+  """
+  held = [path.with_suffix(each) for each in (".json", ".csv", ".md")]
+  if held := [str(each) for each in held if each.exists()]:
+    raise ValueError(
+      f"{', '.join(held)} would be replaced. Give another --out, or --overwrite."
+    )
 
 
 def _is_shown(path: Sequence[str], results: Sequence[Mapping]) -> bool:

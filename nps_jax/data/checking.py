@@ -1,0 +1,92 @@
+"""Everything that a run will read, read once before its first step."""
+
+from collections.abc import Mapping, Sequence
+from concurrent import futures
+import pathlib
+
+from nps_jax.data import decoding
+from nps_jax.data import masks
+from nps_jax.data import records
+
+FEWEST = 2  # validation images that the calibration can do with
+
+
+def check(datasets: Sequence[records.Dataset]) -> None:
+  """Makes sure that training, calibration and evaluation can read all they need.
+
+  Raises:
+    ValueError: too few validation images; or some images or masks cannot be used: it
+      counts and lists them, each with its reason.
+  """
+  check_counts(datasets)
+  images = needed(datasets)
+  if bad := problems(images, {each.category: each.defects for each in datasets}):
+    raise ValueError(complaint(bad, images))
+
+
+def check_counts(datasets: Sequence[records.Dataset]) -> None:
+  """Makes sure that every category can be calibrated; else ValueError."""
+  for each in datasets:
+    if (count := len(each.validation)) < FEWEST:
+      raise ValueError(
+        f"{each.category} has {count} validation images; the calibration "
+        f"needs {FEWEST} or more. Add normal images to its validation folder or, where "
+        "it has none, to train; or raise config.data.validation_fraction."
+      )
+
+
+def needed(datasets: Sequence[records.Dataset]) -> tuple[records.Record, ...]:
+  """Every record of the data sets."""
+  return tuple(
+    record
+    for each in datasets
+    for split in (each.train, each.validation, each.test)
+    for record in split
+  )
+
+
+def problems(
+  images: Sequence[records.Record], defects: Mapping[str, Sequence[records.Defect]]
+) -> list[str]:
+  """What is wrong with the images and their masks: a text for each bad file, in order.
+
+  Every pixel is decoded, for a file that was cut short has a fine header. A mask is
+  read as the evaluation does, against its image's size.
+
+  Args:
+    defects: those of each category, which its masks stand for; none but in LOCO's.
+  """
+
+  with futures.ThreadPoolExecutor(decoding.CHECK_THREADS) as pool:
+    found = pool.map(lambda each: _wrong(each, defects[each.category]), images)
+    return [why for each in found for why in each]
+
+
+def _wrong(record: records.Record, defects: Sequence[records.Defect]) -> list[str]:
+  """What is wrong with one image and each of its masks."""
+  found = []
+  try:
+    decoding.decode(record)
+  except ValueError as error:
+    found.append(str(error))
+  for path in record.masks:
+    try:
+      masks.check(path, defects, _size(record, path))
+    except ValueError as error:
+      found.append(str(error))
+  return found
+
+
+def _size(record: records.Record, mask: pathlib.Path) -> tuple[int, int]:
+  """The image's size by its header or, where that is damaged too, the mask's own."""
+  try:
+    return decoding.original_size(record)
+  except ValueError:
+    return decoding.original_size(record._replace(image=mask))
+
+
+def complaint(bad: Sequence[str], images: Sequence[records.Record]) -> str:
+  """The message on the `problems` of all these records."""
+  count = sum(1 + len(record.masks) for record in images)
+  head = f"{len(bad)} of the {count} image and mask files cannot be used:"
+  return decoding.complaint(head, bad)
