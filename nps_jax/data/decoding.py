@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 import contextlib
-import io
 
 from jaxtyping import UInt8
 import numpy as np
 from PIL import ExifTags
 from PIL import Image
 
+from nps_jax.data import encoded
 from nps_jax.data import records
 
 CHECK_THREADS = 8  # they wait for the disk more than they compute
@@ -98,16 +98,15 @@ def problems(
 @contextlib.contextmanager
 def _opened(record: records.Record) -> Iterator[Image.Image]:
   """The image with its header read; what fails within becomes one kind of error."""
-  held = isinstance(record.image, bytes)
   try:
-    with contextlib.ExitStack() as stack:
-      source = io.BytesIO(record.image) if held else record.image.open("rb")
-      image = Image.open(stack.enter_context(source), formats=FORMATS)
-      stack.enter_context(image)
+    with (
+      encoded.opened(record.image) as file,
+      Image.open(file, formats=FORMATS) as image,
+    ):
       _check_header(image)
       yield image
   except Exception as error:  # PIL's readers raise many kinds on damaged files
-    name = f"The image of {record.id}" if held else f"{record.image}"
+    name = encoded.name(record.image, f"The image of {record.id}")
     raise ValueError(
       f"{name} cannot be read ({_reason(record, error)}). Replace or remove it."
     ) from error
@@ -126,9 +125,8 @@ def _reason(record: records.Record, error: Exception) -> str:
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
   if isinstance(error, Image.UnidentifiedImageError):
-    held = isinstance(record.image, bytes)
-    length = len(record.image) if held else record.image.stat().st_size
-    return f"it is none of {', '.join(FORMATS)}" if length else "it is empty"
+    with encoded.opened(record.image) as file:
+      return f"it is none of {', '.join(FORMATS)}" if file.read(1) else "it is empty"
   return str(error) or type(error).__name__
 
 
