@@ -28,6 +28,7 @@ FREE = (
   "checkpoint.every",
   "checkpoint.keep",
   "data.root",
+  "data.source",
   "data.threads",
   "encoder.weights",
   "train.feature_cache",
