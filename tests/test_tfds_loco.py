@@ -1,5 +1,6 @@
 """A LOCO tree, packed or not, becomes a tfds data set (data/tfds_loco.py)."""
 
+import functools
 import json
 import shutil
 import subprocess
@@ -132,6 +133,15 @@ def test_images_are_not_encoded_again(tmp_path):
   assert content(found.train[0].image) == (place / "000.jpg").read_bytes()
   assert content(found.train[1].image) == (place / "001.png").read_bytes()
   assert_same(found, folder.open_category(tmp_path / "data", "tray"))
+
+
+def test_the_order_holds_over_several_files(tree, tmp_path, monkeypatch):
+  """Large data sets are written in several files; this one is made to be."""
+  many = functools.partial(tfds.download.DownloadConfig, num_shards=2)
+  monkeypatch.setattr(tfds.download, "DownloadConfig", many)
+  tfds_loco.prepare(str(tree), tmp_path, "tray")
+  assert len(list(tmp_path.rglob("*-test.array_record-*-of-00002"))) == 2
+  assert_same(opened(tmp_path)[0], folder.open_category(tree, "tray"))
 
 
 def test_nothing_is_overwritten(tree, tmp_path):
