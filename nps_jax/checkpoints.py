@@ -31,6 +31,7 @@ FREE = (
   "checkpoint.every",
   "checkpoint.keep",
   "data.root",
+  "data.source",
   "data.threads",
   "encoder.weights",
   "train.feature_cache",

@@ -13,6 +13,7 @@ def defaults() -> ml_collections.ConfigDict:
   config.image_size = 256  # pixels, height and width; a multiple of 32
 
   config.data = data = ml_collections.ConfigDict()
+  data.source = "folder"  # or "tfds": the root was written by nps_jax.data.tfds_loco
   data.root = ""  # folder that holds the category folders (or is one itself)
   data.category = "all"  # one name, several with commas, or "all": a unified model
   data.synthetic = False  # True: without a root, draw the category into the workdir
@@ -112,6 +113,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     "context.source": ("clip", "image", "vectors", "learned", "none"),
     "codebook.where": ("embedding", "levels"),
     "data.layout": ("auto", "loco", "mvtec_ad", "plain"),
+    "data.source": ("folder", "tfds"),
     "encoder.dtype": ("float32", "bfloat16"),
     "logical.maps": ("reconstruction", "discrepancy", "both"),
     "loss.distance": ("cosine", "mse", "cosine_flat"),

@@ -22,9 +22,9 @@ from nps_jax import distributed
 from nps_jax import scoring
 from nps_jax import telemetry
 from nps_jax.data import decoding
-from nps_jax.data import folder
 from nps_jax.data import pipeline
 from nps_jax.data import records
+from nps_jax.data import sources
 from nps_jax.metrics import category as measures
 from nps_jax.models import image_context
 
@@ -157,7 +157,7 @@ def evaluate(
     )
   lines = telemetry.read(run.folder)
   results = []
-  for data in folder.open_all(config.data, config.seed):
+  for data in sources.open_all(config.data, config.seed):
     if not data.test:
       logging.warning("%s has no test images: not evaluated.", data.category)
       continue

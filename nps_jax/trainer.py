@@ -24,9 +24,9 @@ from nps_jax import inference
 from nps_jax import interruption
 from nps_jax import telemetry
 from nps_jax.data import checking
-from nps_jax.data import folder
 from nps_jax.data import pipeline
 from nps_jax.data import records
+from nps_jax.data import sources
 from nps_jax.models import context
 from nps_jax.models import image_context
 from nps_jax.models import weights
@@ -58,7 +58,7 @@ def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> inference.R
   """
   settings.validate(config)
   mesh = distributed.mesh(config.train.batch_size)
-  datasets = folder.open_all(config.data, config.seed)
+  datasets = sources.open_all(config.data, config.seed)
   names = tuple(each.category for each in datasets)
   checking.check(datasets)
 

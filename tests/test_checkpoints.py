@@ -153,7 +153,7 @@ def test_damaged_settings_are_refused_by_name(tmp_path):
   checkpoints.describe(tmp_path, description())
   path = tmp_path / checkpoints.CONFIG
   path.write_text(path.read_text()[:-9])
-  with pytest.raises(ValueError, match=r"config\.json is damaged .*intact copy, or"):
+  with pytest.raises(ValueError, match=r"config\.json is damaged: .*intact copy of"):
     checkpoints.read_description(tmp_path)
 
 

@@ -17,6 +17,7 @@ CHOICES = {
   "context.source": ("clip", "image", "vectors", "learned", "none"),
   "codebook.where": ("embedding", "levels"),
   "data.layout": ("auto", "loco", "mvtec_ad", "plain"),
+  "data.source": ("folder", "tfds"),
   "encoder.dtype": ("float32", "bfloat16"),
   "logical.maps": ("reconstruction", "discrepancy", "both"),
   "loss.distance": ("cosine", "mse", "cosine_flat"),

@@ -132,7 +132,7 @@ def test_unusable_masks_are_refused(tmp_path):
       masks.read(record(path), DEFECTS, SIZE)
   with pytest.raises(ValueError, match="000 is anomalous but has no ground-truth mask"):
     masks.read(record(), DEFECTS, SIZE)
-  masks.check(good, DEFECTS, SIZE)
+  masks.check(good, str(good), DEFECTS, SIZE)
   for path, defects, size, message in (
     (good, DEFECTS, (10, 12), "but its image is 10 x 12; a mask must"),
     (unknown, DEFECTS, SIZE, "holds the value 9"),
@@ -142,9 +142,9 @@ def test_unusable_masks_are_refused(tmp_path):
     (cut, (), SIZE, "cannot be read"),
   ):
     with pytest.raises(ValueError, match=rf"{path.name} .*{message}"):
-      masks.check(path, defects, size)
+      masks.check(path, str(path), defects, size)
   for path in (unknown, several):  # without defects any value will do
-    masks.check(path, (), SIZE)
+    masks.check(path, str(path), (), SIZE)
 
 
 def entry(**changes):

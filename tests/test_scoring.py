@@ -358,5 +358,5 @@ def test_damaged_scales_are_refused_by_name(tmp_path, kept):
   path = tmp_path / "calibration.npz"
   scoring.save(path, {"pins": fitted({})})
   path.write_bytes(path.read_bytes()[:kept])
-  with pytest.raises(ValueError, match=r"calibration\.npz is damaged .*same training"):
-    scoring.load(path, "")
+  with pytest.raises(ValueError, match=r"calibration\.npz is damaged: .* Try again\."):
+    scoring.load(path, "Try again.")

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent import futures
-import pathlib
 
+from nps_jax import distributed
 from nps_jax.data import decoding
+from nps_jax.data import encoded
 from nps_jax.data import masks
 from nps_jax.data import records
 
@@ -14,13 +15,17 @@ FEWEST = 2  # validation images that the calibration can do with
 def check(datasets: Sequence[records.Dataset]) -> None:
   """Makes sure that training, calibration and evaluation can read all they need.
 
+  Several hosts share the work, and all of them say the same.
+
   Raises:
     ValueError: too few validation images; or some images or masks cannot be used: it
       counts and lists them, each with its reason.
   """
   check_counts(datasets)
   images = needed(datasets)
-  if bad := problems(images, {each.category: each.defects for each in datasets}):
+  mine = images[distributed.host_index() :: distributed.host_count()]
+  found = problems(mine, {each.category: each.defects for each in datasets})
+  if bad := distributed.gather_texts(found):
     raise ValueError(complaint(bad, images))
 
 
@@ -69,15 +74,15 @@ def _wrong(record: records.Record, defects: Sequence[records.Defect]) -> list[st
     decoding.decode(record)
   except ValueError as error:
     found.append(str(error))
-  for path in record.masks:
+  for at, mask in enumerate(record.masks):
     try:
-      masks.check(path, defects, _size(record, path))
+      masks.check(mask, masks.name_of(record, at), defects, _size(record, mask))
     except ValueError as error:
       found.append(str(error))
   return found
 
 
-def _size(record: records.Record, mask: pathlib.Path) -> tuple[int, int]:
+def _size(record: records.Record, mask: encoded.Encoded) -> tuple[int, int]:
   """The image's size by its header or, where that is damaged too, the mask's own."""
   try:
     return decoding.original_size(record)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 import contextlib
-import io
 import pathlib
 
 from jaxtyping import UInt8
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import ExifTags
 from PIL import Image
 
+from nps_jax.data import encoded
 from nps_jax.data import records
 
 CHECK_THREADS = 8  # they wait for the disk more than they compute
@@ -82,7 +82,7 @@ def problems(images: Sequence[records.Record]) -> list[tuple[records.Record, str
 
 
 @contextlib.contextmanager
-def opened(source: pathlib.Path | bytes, name: str) -> Iterator[Image.Image]:
+def opened(source: encoded.Encoded, name: str) -> Iterator[Image.Image]:
   """The image with its header read.
 
   Args:
@@ -91,14 +91,10 @@ def opened(source: pathlib.Path | bytes, name: str) -> Iterator[Image.Image]:
   Raises:
     ValueError: it cannot be opened, or something within the context fails.
   """
-  held = isinstance(source, bytes)
   try:
-    with contextlib.ExitStack() as stack:
-      if not held and source.exists() and not (source.is_file() or source.is_dir()):
-        raise _Refused("it is no regular file")  # a pipe would keep us waiting
-      file = io.BytesIO(source) if held else source.open("rb")
-      image = Image.open(stack.enter_context(file), formats=FORMATS)
-      stack.enter_context(image)
+    if isinstance(source, pathlib.Path) and _is_special(source):
+      raise _Refused("it is no regular file")  # a pipe would keep us waiting
+    with encoded.opened(source) as file, Image.open(file, formats=FORMATS) as image:
       _check_header(image)
       yield image
   except Exception as error:  # PIL's readers raise many kinds on damaged files
@@ -118,6 +114,10 @@ class _Refused(ValueError):
   """Says in our words why an image cannot be used."""
 
 
+def _is_special(path: pathlib.Path) -> bool:
+  return path.exists() and not (path.is_file() or path.is_dir())
+
+
 def _check_header(image: Image.Image) -> None:
   limit = Image.MAX_IMAGE_PIXELS
   if limit is not None and image.width * image.height > limit:
@@ -129,7 +129,7 @@ def _check_header(image: Image.Image) -> None:
     raise _Refused(f"it holds {count} pictures; save each in a file of its own")
 
 
-def _reason(source: pathlib.Path | bytes, error: Exception) -> str:
+def _reason(source: encoded.Encoded, error: Exception) -> str:
   """Why an image cannot be read, in words."""
   if isinstance(error, _Refused):
     return str(error)
@@ -138,9 +138,10 @@ def _reason(source: pathlib.Path | bytes, error: Exception) -> str:
   if isinstance(error, Image.DecompressionBombError):
     return f"it is over {Image.MAX_IMAGE_PIXELS} pixels"
   if isinstance(error, Image.UnidentifiedImageError):
-    length = len(source) if isinstance(source, bytes) else source.stat().st_size
+    with encoded.opened(source) as file:
+      empty = not file.read(1)
     kinds = f"it is damaged at its beginning, or none of {', '.join(FORMATS)}"
-    return kinds if length else "it is empty"
+    return "it is empty" if empty else kinds
   return f"it is damaged or of an unusual kind: {error or type(error).__name__}"
 
 

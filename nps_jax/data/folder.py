@@ -87,11 +87,19 @@ def resolve(root: pathlib.Path, category: str) -> tuple[str, ...]:
     ValueError: a name that is not there; lists those that are.
     FileNotFoundError: as `find_categories` does.
   """
-  found = find_categories(root)
+  return choose(root, find_categories(root), category)
+
+
+def choose(root: pathlib.Path, found: Sequence[str], category: str) -> tuple[str, ...]:
+  """Those of the categories found under a root that are meant, as `resolve` has it.
+
+  Raises:
+    ValueError: a name that is not there; lists those that are.
+  """
   if category in found:
     return (category,)
   if category == "all":
-    return found
+    return tuple(found)
   named = dict.fromkeys(each.strip() for each in category.split(",") if each.strip())
   unknown = [name for name in named if name not in found]
   if unknown or not named:

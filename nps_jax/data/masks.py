@@ -11,6 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from nps_jax.data import decoding
+from nps_jax.data import encoded
 from nps_jax.data import records
 
 KEYS = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
@@ -48,13 +49,16 @@ def read(
     )
   if not record.masks:
     return Truth(np.zeros((0, *size), bool), np.zeros(0, np.int64), ())
-  masks = [_read_mask(path, size) for path in record.masks]
+  names = [name_of(record, at) for at in range(len(record.masks))]
+  masks = [
+    _read_mask(mask, name, size) for mask, name in zip(record.masks, names, strict=True)
+  ]
   if not defects:
     channels = _regions(np.any([mask != 0 for mask in masks], axis=0))
     areas = np.count_nonzero(channels, axis=(1, 2)).astype(np.int64)
     return Truth(channels, areas, (record.kind,) * len(channels))
   found = [
-    _select(mask, path, defects) for mask, path in zip(masks, record.masks, strict=True)
+    _select(mask, name, defects) for mask, name in zip(masks, names, strict=True)
   ]
   channels = np.stack([mask != 0 for mask in masks])
   saturation = [
@@ -65,16 +69,24 @@ def read(
 
 
 def check(
-  path: pathlib.Path, defects: Sequence[records.Defect], size: tuple[int, int]
+  source: encoded.Encoded,
+  name: str,
+  defects: Sequence[records.Defect],
+  size: tuple[int, int],
 ) -> None:
-  """Makes sure that `read` can use a mask file; the arguments are as there.
+  """Makes sure that `read` can use a mask; `name` opens the messages.
 
   Raises:
     ValueError: it cannot, as `read` says.
   """
-  mask = _read_mask(path, size)
+  mask = _read_mask(source, name, size)
   if defects:
-    _select(mask, path, defects)
+    _select(mask, name, defects)
+
+
+def name_of(record: records.Record, at: int) -> str:
+  """What messages call one of a record's masks."""
+  return encoded.name(record.masks[at], f"Mask {at} of {record.id}")
 
 
 def read_defects(path: pathlib.Path) -> tuple[records.Defect, ...]:
@@ -133,25 +145,27 @@ def _defect(entry: object, where: str) -> records.Defect:
   return records.Defect(name, value, float(threshold), relative)
 
 
-def _read_mask(path: pathlib.Path, size: tuple[int, int]) -> Shaped[np.ndarray, "h w"]:
-  """The mask's values, at least one of them nonzero."""
-  with decoding.opened(path, str(path)) as image:
+def _read_mask(
+  source: encoded.Encoded, name: str, size: tuple[int, int]
+) -> Shaped[np.ndarray, "h w"]:
+  """The mask's values, at least one of them nonzero; `name` opens the messages."""
+  with decoding.opened(source, name) as image:
     mask = np.asarray(image)
   if mask.ndim != 2:
-    raise ValueError(f"{path} has {mask.shape[2]} colour channels; a mask has one.")
+    raise ValueError(f"{name} has {mask.shape[2]} colour channels; a mask has one.")
   if mask.shape != size:
     raise ValueError(
-      f"{path} is {mask.shape[0]} x {mask.shape[1]} (height x width) but its image is "
+      f"{name} is {mask.shape[0]} x {mask.shape[1]} (height x width) but its image is "
       f"{size[0]} x {size[1]}; a mask must have the image's size."
     )
   if not mask.any():
-    raise ValueError(f"{path} is empty: a mask marks at least one pixel.")
+    raise ValueError(f"{name} is empty: a mask marks at least one pixel.")
   return mask
 
 
 def _select(
   mask: Shaped[np.ndarray, "h w"],
-  path: pathlib.Path,
+  name: str,
   defects: Sequence[records.Defect],
 ) -> records.Defect:
   """The defect that the mask's one nonzero value stands for."""
@@ -159,7 +173,7 @@ def _select(
   if np.count_nonzero(mask) != np.count_nonzero(mask == value):
     values = np.unique(mask[mask != 0]).tolist()
     raise ValueError(
-      f"{path} holds the values {values}; a mask has one nonzero value, which selects "
+      f"{name} holds the values {values}; a mask has one nonzero value, which selects "
       "its defect."
     )
   for defect in defects:
@@ -167,7 +181,7 @@ def _select(
       return defect
   known = sorted(defect.pixel_value for defect in defects)
   raise ValueError(
-    f"{path} holds the value {value}, which defects_config.json does not list. It "
+    f"{name} holds the value {value}, which defects_config.json does not list. It "
     f"lists {known}."
   )
 

@@ -1,10 +1,11 @@
 """The types that data travels in: one image's record, one category, one batch."""
 
-import pathlib
 from typing import NamedTuple
 
 from jaxtyping import Float, Int, UInt8
 import numpy as np
+
+from nps_jax.data import encoded
 
 GOOD = "good"
 LOGICAL = "logical_anomalies"
@@ -18,8 +19,8 @@ class Record(NamedTuple):
   category: str
   split: str  # "train", "validation" or "test"
   kind: str  # "good", or the name of the test folder
-  image: pathlib.Path | bytes  # an encoded image
-  masks: tuple[pathlib.Path, ...] = ()  # one file per ground-truth channel
+  image: encoded.Encoded
+  masks: tuple[encoded.Encoded, ...] = ()  # one image per ground-truth channel
 
 
 class Defect(NamedTuple):

@@ -14,6 +14,7 @@ import numpy as np
 
 from nps_jax import files
 from nps_jax.data import decoding
+from nps_jax.data import encoded
 from nps_jax.data import records
 from nps_jax.models import clip
 from nps_jax.models import context
@@ -35,9 +36,8 @@ def image_vectors(
   """
   digest = hashlib.sha256(clip.stamp(config.model).encode())
   for record in images:
-    held = isinstance(record.image, bytes)
-    content = record.image if held else record.image.read_bytes()
-    digest.update(hashlib.sha256(content).digest())
+    with encoded.opened(record.image) as file:
+      digest.update(hashlib.sha256(file.read()).digest())
   folder = pathlib.Path(config.cache or context.CACHE).expanduser()
   path = folder / f"clip-images-{digest.hexdigest()[:16]}.npz"
   if path.exists():
