@@ -118,14 +118,13 @@ def write_frozen(workdir: pathlib.Path, tree: Tree) -> None:
   path = workdir / FROZEN
   if not distributed.is_lead():
     return
-  try:
-    integrity.read(path, AGAIN)
-  except (FileNotFoundError, ValueError) as error:
-    if path.exists():
-      logging.warning("%s It is written anew.", error)
-    flat = traverse_util.flatten_dict(tree, sep="/")
-    flat = {name: np.array(leaf, order="C") for name, leaf in flat.items()}
-    integrity.write(path, safetensors.numpy.save(flat))
+  if integrity.intact(path):
+    return
+  if path.exists():
+    logging.warning("%s is damaged: it is written anew.", path)
+  flat = traverse_util.flatten_dict(tree, sep="/")
+  flat = {name: np.array(leaf, order="C") for name, leaf in flat.items()}
+  integrity.write(path, safetensors.numpy.save(flat))
 
 
 def read_frozen(workdir: pathlib.Path) -> Tree:

@@ -63,6 +63,17 @@ def by_row(over: Mesh) -> NamedSharding:
   return NamedSharding(over, PartitionSpec(AXIS))
 
 
+def whole(tree: Tree) -> Tree:
+  """Within a compiled function: the same values, on every device all of them.
+
+  One exchange, where the compiler would else make one of every step in between. It
+  goes by the mesh of `jax.set_mesh`, and without one it does nothing.
+  """
+  if jax.sharding.get_abstract_mesh().empty:
+    return tree
+  return jax.lax.with_sharding_constraint(tree, PartitionSpec())
+
+
 def put_rows(over: Mesh, rows: Tree) -> Tree:
   """This host's rows as global arrays, sharded along their first axis."""
   return jax.tree.map(

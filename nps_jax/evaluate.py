@@ -25,7 +25,12 @@ maximum. ROOT is in the layout of MVTec LOCO AD (AU-sPRO) or MVTec AD (AU-PRO).
 def publish(results: Sequence[Mapping], path: pathlib.Path) -> None:
   """Writes the results and, beside them, CSV and Markdown; prints the latter."""
   table.write(results, path)
-  print(table.to_markdown(results))
+  show(path)
+
+
+def show(path: pathlib.Path) -> None:
+  """Prints the results that `publish` wrote."""
+  print(path.with_suffix(".md").read_text(encoding="utf-8"))
   print(f"Written: {path}, and beside it .csv and .md")
 
 

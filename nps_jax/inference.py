@@ -19,6 +19,7 @@ from nps_jax import checkpoints
 from nps_jax import config as settings
 from nps_jax import detector
 from nps_jax import distributed
+from nps_jax import integrity
 from nps_jax import scoring
 from nps_jax import telemetry
 from nps_jax.data import decoding
@@ -90,8 +91,14 @@ def open_run(workdir: pathlib.Path, *, calibrated: bool = True) -> Run:
 
 
 def calibrate(run: Run, datasets: Sequence[records.Dataset]) -> Run:
-  """Fits each category's scales on its normal images, stores them with the run."""
-  scales = {}
+  """Fits each category's scales on its normal images, stores them with the run.
+
+  Scales that are there already, and intact, stay.
+  """
+  path, scales = run.folder / CALIBRATION, {}
+  if distributed.all_hosts(integrity.intact(path)):
+    stored = scoring.load(path, checkpoints.AGAIN)
+    return dataclasses.replace(run, calibrations=stored)
   for data in datasets:
     validation = collect(run, data.validation, data.category)
     training = collect(run, data.train, data.category)
@@ -102,7 +109,7 @@ def calibrate(run: Run, datasets: Sequence[records.Dataset]) -> Run:
       run.about.config.scoring, validation, training.pooled
     )
   if distributed.is_lead():
-    scoring.save(run.folder / CALIBRATION, scales)
+    scoring.save(path, scales)
   distributed.barrier("calibration")
   return dataclasses.replace(run, calibrations=scales)
 

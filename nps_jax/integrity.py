@@ -46,6 +46,15 @@ def read(path: pathlib.Path, remedy: str) -> bytes:
   return content
 
 
+def intact(path: pathlib.Path) -> bool:
+  """Whether `read` can read the file."""
+  try:
+    read(path, "")
+  except (FileNotFoundError, ValueError):
+    return False
+  return True
+
+
 def seal(folder: pathlib.Path) -> None:
   """Writes the sums of all the files in the folder, at any depth, to its SUMS."""
   sums = {name: _sum(folder / name) for name in _names(folder)}

@@ -1,19 +1,24 @@
 """Trains a detector and evaluates it.
 
 python -m nps_jax.train --config=configs/loco.py --workdir=DIR --config.data.root=ROOT
+
+Exit status: 0 at the end, 1 on an error, 75 if SIGTERM or SIGINT stopped it.
 """
 
 from collections.abc import Sequence
 import pathlib
+import sys
 
 from absl import app
 from absl import flags
+from absl import logging
 from ml_collections import config_flags
 
 from nps_jax import console
 from nps_jax import distributed
 from nps_jax import evaluate
 from nps_jax import inference
+from nps_jax import interruption
 from nps_jax import trainer
 from nps_jax.data import synthetic
 
@@ -32,18 +37,32 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Settings need --config.")
   console.listen()
+  interruption.listen()
   if MULTIHOST.value:
     distributed.initialise()
   config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
   try:
     if config.data.synthetic and not config.data.root:
       config.data.root = str(draw(config, workdir / "data"))
-    run = trainer.fit(config, workdir)
-    results = inference.evaluate(run)
-    if distributed.is_lead():
-      evaluate.publish(results, run.folder / evaluate.RESULTS)
-  except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    finish(trainer.fit(config, workdir))
+  except (ValueError, OSError, FloatingPointError) as error:
     raise SystemExit(f"Error: {error}") from error
+  except KeyboardInterrupt:
+    print("Stopped; start the same command again to go on.", file=sys.stderr)
+    raise SystemExit(interruption.EXIT) from None
+
+
+def finish(run: inference.Run) -> None:
+  """Evaluates a trained run, unless its results are there."""
+  path = run.folder / evaluate.RESULTS
+  if distributed.all_hosts(path.exists()):
+    logging.info("This run has ended before; evaluate --run --overwrite measures anew.")
+    if distributed.is_lead():
+      evaluate.show(path)
+    return
+  results = inference.evaluate(run)
+  if distributed.is_lead():
+    evaluate.publish(results, path)
 
 
 def draw(config, root: pathlib.Path) -> pathlib.Path:

@@ -179,7 +179,8 @@ def train(
   try:
     for batch in itertools.islice(batches, steps - step):
       before = terms
-      state, terms = update(state, source, distributed.put_rows(mesh, batch))
+      with jax.set_mesh(mesh):
+        state, terms = update(state, source, distributed.put_rows(mesh, batch))
       finite(step, before)  # waits for it, so that few steps are under way at once
       step += 1
       if step % config.train.log_every == 0 or step == steps:

@@ -147,7 +147,8 @@ def test_damaged_records_are_named(copy):
   bad = decoding.problems(data.test)
   assert 1 <= len(bad) < len(data.test)
   for record, why in bad:
-    assert why.startswith(f"{record.id} in {place} cannot be read (its example is dam")
+    assert why.startswith(f"{record.id} in {place} cannot be read (")
+    assert ": its example is damaged" in why
   spoilt = [record for record, _ in bad if record.masks]
   for record in spoilt:
     with pytest.raises(ValueError, match=f"Mask 0 of {record.id} in .* cannot be read"):

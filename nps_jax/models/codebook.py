@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from nps_jax import distributed
+
 SAMPLE = 2048  # features of a batch, at most, that move a level's codes in one step
 FAR = 1e4  # where a code waits, out of all features' reach, for a feature of its own
 
@@ -133,10 +135,11 @@ def learn(
   """One training step: each feature's code and its index, and the state after.
 
   The codes are those before the step, so that training reads what evaluation would.
+  Every device makes the step, from the features of all of them.
   """
   draw, reseed = jax.random.split(key)
   state = start(state, feats, weight, draw)
-  index = nearest_code(feats, state.codes)
+  index = distributed.whole(nearest_code(feats, state.codes))
   options = {"decay": decay, "eps": eps, "reseed_after": reseed_after}
   after = update(state, feats, index, weight, reseed, **options)
   return state.codes[index], index, after
@@ -163,7 +166,7 @@ def _draw(
   is drawn twice; weight 0 is as good as absent.
   """
   offset, mix = jax.random.split(key)
-  reach = jnp.cumsum(weight)
+  reach = distributed.whole(jnp.cumsum(distributed.whole(weight)))
   step = 0.999 * jax.random.uniform(offset)  # short of 1, which float32 might pass
   at = (jnp.arange(count) + step) / count * reach[-1]
   found = jnp.searchsorted(reach, at, side="right")
@@ -215,6 +218,7 @@ class LevelCodebook(nn.Module):
       at = jax.random.randint(pick, (min(SAMPLE, b * h * w),), 0, b * h * w)
       chosen = neighbourhood(feats, self.window).reshape(-1, d)[at]
       weight = jnp.repeat(valid, h * w)[at]
+      chosen, weight = distributed.whole((chosen, weight))
       *_, held.value = learn(
         held.value, chosen, weight, key, self.decay, self.eps, self.reseed_after
       )
@@ -276,8 +280,10 @@ class Codebook(nn.Module):
         f"codebook.groups is {self.groups}, which does not divide the {d} channels "
         "that are quantised; choose a divisor."
       )
-    flat = feats.reshape(b * h * w, self.groups, d // self.groups)
+    flat = jax.lax.stop_gradient(feats).reshape(b * h * w, self.groups, -1)
     weight = jnp.repeat(valid, h * w)
+    if train:
+      flat, weight = distributed.whole((flat, weight))
     codes, index = [], []
     for group in range(self.groups):
       chosen, at = self._group(group, flat[:, group], weight, train)
@@ -297,7 +303,6 @@ class Codebook(nn.Module):
   ) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
     name = f"group{group}"
     held = self.variable("codes", name, initial_state, self.size, feats.shape[1])
-    feats = jax.lax.stop_gradient(feats)
     if not train or self.is_initializing():
       index = nearest_code(feats, held.value.codes)
       return held.value.codes[index], index
