@@ -1,6 +1,7 @@
 """Devices and hosts: the one file that knows how many of either there are."""
 
 from collections.abc import Sequence
+import os
 from typing import Any
 
 import jax
@@ -16,10 +17,23 @@ AXIS = "data"
 def initialise() -> None:
   """Joins this process with the others that its launcher has started.
 
-  Reads what JAX reads: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID,
-  or the environment of SLURM, Open MPI or a TPU pod.
+  SLURM, Open MPI and TPU pods tell JAX all that it needs. Elsewhere the environment
+  does: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+  Raises:
+    ValueError: one of the two numbers is none.
   """
-  jax.distributed.initialize()
+  jax.distributed.initialize(
+    num_processes=_number("JAX_NUM_PROCESSES"), process_id=_number("JAX_PROCESS_ID")
+  )
+
+
+def _number(name: str) -> int | None:
+  """An environment variable as a number; None where it is not set."""
+  text = os.environ.get(name, "")
+  if text and not text.isdecimal():
+    raise ValueError(f"{name} is {text!r}; expected a number.")
+  return int(text) if text else None
 
 
 def is_lead() -> bool:

@@ -16,9 +16,10 @@ def listen() -> None:
 
 
 class Watch:
-  """Within it, the first signal only sets `asked`; a second one interrupts at once.
+  """Within it, a signal only sets `asked`; a second SIGINT interrupts at once.
 
-  Outside of the main thread, which alone gets signals, it does nothing.
+  Not a second SIGTERM: schedulers send several. Outside of the main thread, which
+  alone gets signals, it does nothing.
   """
 
   def __init__(self) -> None:
@@ -34,10 +35,11 @@ class Watch:
       signal.signal(each, handler)
 
   def _note(self, number: int, frame: FrameType | None) -> None:
-    if self.asked:
+    if self.asked and number == signal.SIGINT:
       raise KeyboardInterrupt
+    if not self.asked:
+      logging.warning(
+        "%s: stopping after this step, with a checkpoint; Ctrl-C (again) stops at once.",
+        signal.Signals(number).name,
+      )
     self.asked = True
-    name = signal.Signals(number).name
-    logging.warning(
-      "%s: stopping after this step, with a checkpoint. Once more stops at once.", name
-    )

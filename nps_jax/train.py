@@ -37,11 +37,11 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Settings need --config.")
   console.listen()
-  interruption.listen()
-  if MULTIHOST.value:
-    distributed.initialise()
-  config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
   try:
+    if MULTIHOST.value:
+      distributed.initialise()
+    interruption.listen()  # after JAX, which would take SIGTERM for its own
+    config, workdir = CONFIG.value, local(WORKDIR.value)
     if config.data.synthetic and not config.data.root:
       config.data.root = str(draw(config, workdir / "data"))
     finish(trainer.fit(config, workdir))
@@ -50,6 +50,16 @@ def main(argv: Sequence[str]) -> None:
   except KeyboardInterrupt:
     print("Stopped; start the same command again to go on.", file=sys.stderr)
     raise SystemExit(interruption.EXIT) from None
+
+
+def local(workdir: str) -> pathlib.Path:
+  """The folder of the run; ValueError if it is a bucket's address."""
+  if "://" in workdir:
+    raise ValueError(
+      f"--workdir is {workdir}; expected a folder. Where several hosts train, use one "
+      "that all of them have mounted, by NFS for instance."
+    )
+  return pathlib.Path(workdir)
 
 
 def finish(run: inference.Run) -> None:

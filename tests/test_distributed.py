@@ -126,8 +126,54 @@ def test_several_hosts_gather_one_anothers_rows(monkeypatch):
   assert found["index"].tolist() == [0, 1, 10, 11]
 
 
-def test_joining_leaves_the_addresses_to_jax(monkeypatch):
+def test_joining_leaves_the_addresses_to_jax_and_tells_the_numbers(monkeypatch):
   calls = []
-  monkeypatch.setattr(jax.distributed, "initialize", lambda *args: calls.append(args))
+  monkeypatch.setattr(
+    jax.distributed, "initialize", lambda **known: calls.append(known)
+  )
+  for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+    monkeypatch.delenv(name, raising=False)
   distributed.initialise()
-  assert calls == [()]
+  monkeypatch.setenv("JAX_NUM_PROCESSES", "4")
+  monkeypatch.setenv("JAX_PROCESS_ID", "0")
+  distributed.initialise()
+  assert calls == [
+    {"num_processes": None, "process_id": None},
+    {"num_processes": 4, "process_id": 0},
+  ]
+  monkeypatch.setenv("JAX_PROCESS_ID", "first")
+  with pytest.raises(ValueError, match="JAX_PROCESS_ID is 'first'; expected a number"):
+    distributed.initialise()
+
+
+def test_texts_of_several_hosts_come_together(monkeypatch):
+  """Hosts have lists of other lengths; the shorter text is padded on the way."""
+  ours, theirs = ["a: ü", "b"], ["c is a longer line than all of ours"]
+  sent = []
+
+  def allgather(array):
+    sent.append(array)
+    content = np.frombuffer(theirs[0].encode(), np.uint8)
+    if len(sent) == 1:
+      return np.stack([array, [len(content)]])
+    return np.stack([array, content])
+
+  assert distributed.gather_texts(ours) == ours
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(distributed.multihost_utils, "process_allgather", allgather)
+  assert distributed.gather_texts(ours) == ours + theirs
+  sent.clear()
+  assert distributed.gather_texts([]) == theirs
+
+
+def test_what_holds_on_all_hosts_holds_on_each(monkeypatch):
+  assert distributed.all_hosts(True) and not distributed.all_hosts(False)
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  for other in (True, False):
+    monkeypatch.setattr(
+      distributed.multihost_utils,
+      "process_allgather",
+      lambda array, other=other: np.stack([array, [other]]),
+    )
+    assert distributed.all_hosts(True) == other
+    assert not distributed.all_hosts(False)
