@@ -11,7 +11,7 @@ source launch/environment.sh
 command=(.venv/bin/python -m nps_jax.train --config=configs/synthetic.py)
 if [ "${1:-}" = "--dry-run" ]; then
   shift
-  echo "${command[@]}" "--workdir=${WORKDIR:-runs/local}" "$@"
+  quoted "${command[@]}" "--workdir=${WORKDIR:-runs/local}" "$@"
   exit 0
 fi
 prepare ""

@@ -6,13 +6,14 @@ cd "$(dirname "$0")/.."
 # shellcheck source=launch/environment.sh
 source launch/environment.sh
 
+command=(.venv/bin/python -m pytest -n 2 --dist loadfile)
 if [ "${1:-}" = "--dry-run" ]; then
   shift
   echo ".venv/bin/ruff check . && .venv/bin/ruff format --check . &&" \
-    ".venv/bin/python -m pytest -n 2 --dist loadfile $*"
+    "$(quoted "${command[@]}" "$@")"
   exit 0
 fi
 prepare test
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
+exec "${command[@]}" "$@"
