@@ -39,7 +39,7 @@ class Watch:
       raise KeyboardInterrupt
     if not self.asked:
       logging.warning(
-        "%s: stopping after this step, with a checkpoint; Ctrl-C (again) stops at once.",
+        "%s: stopping after this step, with a checkpoint. Ctrl-C then stops at once.",
         signal.Signals(number).name,
       )
     self.asked = True

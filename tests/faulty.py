@@ -1,0 +1,46 @@
+"""A training in a process of its own, to be killed: imported once, forked often."""
+
+import os
+import pathlib
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import runs
+
+from nps_jax import interruption
+from nps_jax import trainer
+
+STEPS = 10
+
+
+def config(root: pathlib.Path, **changes):
+  """A checkpoint after every step, so that a save is under way most of the time."""
+  return runs.config(
+    root,
+    data__category="tray",
+    encoder__levels=(2,),
+    encoder__deepest=2,
+    context__source="none",
+    codebook__map_levels=(),
+    structural__enabled=False,
+    logical__maps="reconstruction",
+    image_size=32,
+    train__steps=STEPS,
+    checkpoint__every=1,
+    checkpoint__keep=2,
+    **changes,
+  )
+
+
+def train(root: pathlib.Path, workdir: pathlib.Path, cache: pathlib.Path) -> None:
+  """Trains to the end; exits like the command where a signal stops it."""
+  flags = os.environ.get("XLA_FLAGS", "")
+  os.environ["XLA_FLAGS"] = flags.replace("device_count=8", "device_count=1")
+  jax.config.update("jax_compilation_cache_dir", str(cache))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  interruption.listen()
+  try:
+    trainer.fit(config(root), workdir)
+  except KeyboardInterrupt:
+    raise SystemExit(interruption.EXIT) from None
