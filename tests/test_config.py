@@ -13,6 +13,7 @@ import pytest
 from nps_jax import config as settings
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+FILES = [path for path in FILES if path.stem != "ablation"]  # it holds variants
 CHOICES = {
   "context.source": ("clip", "image", "vectors", "learned", "none"),
   "codebook.where": ("embedding", "levels"),

@@ -12,10 +12,11 @@ import nps_jax
 FLOORS = {
   1: "config console data distributed files gaussian integrity interruption losses "
   "metrics models report scoring",
-  2: "checkpoints detector telemetry",
+  2: "checkpoints detector plan telemetry variants",
   3: "inference trainer",
   4: "benchmark evaluate predict",
   5: "train",
+  6: "sweep",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 FLOOR[""] = 0  # nps_jax/__init__.py, which every import runs first

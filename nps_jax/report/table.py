@@ -83,7 +83,7 @@ def by_category(results: Sequence[Mapping]) -> str:
   The region column is AU-sPRO@0.05, AU-PRO@0.3, or both, as the data sets have them.
   Bootstrap intervals, where there are any, follow their image AUROC.
   """
-  titles = [title for title, path in COLUMNS if _is_shown(path, results)]
+  titles = [title for title, path in COLUMNS if is_shown(path, results)]
   paths = dict(COLUMNS)
   rows = [
     [
@@ -95,7 +95,7 @@ def by_category(results: Sequence[Mapping]) -> str:
   if len(results) > 1:
     total = sum(result["n_test"] for result in results)
     rows.append(["mean", *_means(results, titles), str(total)])
-  return _render(["category", *titles, "n"], rows)
+  return render(["category", *titles, "n"], rows)
 
 
 def by_kind(results: Sequence[Mapping]) -> str:
@@ -110,7 +110,7 @@ def by_kind(results: Sequence[Mapping]) -> str:
         cells.append(_cell(result, path) if result[part] else "-")
       rows.append([result["category"], kind, *cells, str(count)])
   titles = [REGIONS[part][0] for part in regions]
-  return _render(["category", "kind", "AUROC", *titles, "n"], rows, texts=2)
+  return render(["category", "kind", "AUROC", *titles, "n"], rows, texts=2)
 
 
 def beside_published(results: Sequence[Mapping], name: str = "this run") -> str:
@@ -122,7 +122,7 @@ def beside_published(results: Sequence[Mapping], name: str = "this run") -> str:
   ]
   categories = ", ".join(result["category"] for result in results)
   rows.append([f"**{name}**", *_means(results, titles), categories])
-  return _render(["method", *titles, "source"], rows)
+  return render(["method", *titles, "source"], rows)
 
 
 def to_csv(results: Sequence[Mapping]) -> str:
@@ -139,9 +139,9 @@ def to_csv(results: Sequence[Mapping]) -> str:
     for kind, count in result["n_by_kind"].items():
       named = {"category": result["category"], "kind": kind, "n_test": count}
       values = {
-        "image_auroc": {"kind": _look_up(result, ("image_auroc", "by_kind", kind))},
+        "image_auroc": {"kind": look_up(result, ("image_auroc", "by_kind", kind))},
         "image_auroc_95": {
-          "kind": _look_up(result, ("image_auroc_95", "by_kind", kind))
+          "kind": look_up(result, ("image_auroc_95", "by_kind", kind))
         },
         "region": result["region_by_kind"][kind],
       }
@@ -183,14 +183,14 @@ def check_absent(path: pathlib.Path) -> None:
     )
 
 
-def _is_shown(path: Sequence[str], results: Sequence[Mapping]) -> bool:
+def is_shown(path: Sequence[str], results: Sequence[Mapping]) -> bool:
   """Whether a column is worth showing; a region's only if some value exists."""
   if path[0] not in REGIONS:
     return True
-  return any(_look_up(result, path) is not None for result in results)
+  return any(look_up(result, path) is not None for result in results)
 
 
-def _look_up(result: Mapping, path: Sequence[str]) -> float | list[float] | None:
+def look_up(result: Mapping, path: Sequence[str]) -> float | list[float] | None:
   """The value at the path, or None where the path ends early."""
   value = result
   for key in path:
@@ -200,11 +200,9 @@ def _look_up(result: Mapping, path: Sequence[str]) -> float | list[float] | None
 
 def _cell(result: Mapping, path: Sequence[str]) -> str:
   """A value in percent, with its interval where it has one."""
-  value = _look_up(result, path)
+  value = look_up(result, path)
   text = _format(None if value is None else 100 * value)
-  interval = path[0] == "image_auroc" and _look_up(
-    result, ("image_auroc_95", *path[1:])
-  )
+  interval = path[0] == "image_auroc" and look_up(result, ("image_auroc_95", *path[1:]))
   if not interval:
     return text
   return f"{text} ({'-'.join(_format(100 * bound) for bound in interval)})"
@@ -214,7 +212,7 @@ def _means(results: Sequence[Mapping], titles: Sequence[str]) -> list[str]:
   """The mean over the results of each titled column, in percent."""
   paths, cells = dict(COLUMNS), []
   for title in titles:
-    values = [_look_up(result, paths[title]) for result in results]
+    values = [look_up(result, paths[title]) for result in results]
     complete = values and None not in values
     cells.append(_format(100 * sum(values) / len(values) if complete else None))
   return cells
@@ -224,9 +222,7 @@ def _format(percent: float | None) -> str:
   return "-" if percent is None else f"{percent:.1f}"
 
 
-def _render(
-  header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1
-) -> str:
+def render(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
   """A Markdown table with `texts` columns of text to the left, then numbers."""
   sides = ["---"] * texts + ["---:"] * (len(header) - texts)
   if header[-1] == "source":

@@ -1,0 +1,71 @@
+"""What each part of the method adds: variants for a sweep, on top of any config.
+
+python -m nps_jax.sweep --config=configs/loco.py --variants=configs/ablation.py \
+  --categories=all --seeds=0,1,2 --out=sweeps/loco --config.data.root=DATA \
+  --config.encoder.weights=resnet101.safetensors
+
+--only=NAME,NAME runs some of them. Variants with the same settings share their runs:
+of configs/loco.py, for example, codes-512 is the default.
+Hardware, hours and scores: not measured yet; no figure is claimed here.
+"""
+
+ALONE = {
+  "context.source": "none",
+  "codebook.enabled": False,
+  "codebook.map_levels": (),
+  "logical.maps": "reconstruction",
+  "structural.enabled": False,
+  "scoring.global_weight": 0.0,
+}
+
+
+def get_variants():
+  context = {name: ALONE[name] for name in ALONE if name != "context.source"}
+  return {
+    # The config as it is.
+    "default": {},
+    # The decoder alone, then with each prior and with both; "+context" has the
+    # config's own source.
+    "reconstruction": ALONE,
+    "+context": context,
+    "+codebook": ALONE | {"codebook.enabled": True},
+    "+both": context | {"codebook.enabled": True},
+    # Which features are quantised for the decoder.
+    "codes-embedding": {"codebook.where": "embedding"},
+    "codes-levels": {"codebook.where": "levels"},
+    # How many codes a group has.
+    "codes-64": {"codebook.size": 64},
+    "codes-256": {"codebook.size": 256},
+    "codes-512": {"codebook.size": 512},
+    "codes-1024": {"codebook.size": 1024},
+    # How slowly the codes follow (EMA).
+    "decay-0.9": {"codebook.decay": 0.9},
+    "decay-0.99": {"codebook.decay": 0.99},
+    "decay-0.999": {"codebook.decay": 0.999},
+    # The logical module's maps.
+    "maps-reconstruction": {"logical.maps": "reconstruction"},
+    "maps-discrepancy": {"logical.maps": "discrepancy"},
+    "maps-both": {"logical.maps": "both"},
+    # The logical module without the structural one.
+    "no-structural": {"structural.enabled": False},
+    # One scale for the whole map instead of one for each position.
+    "no-positionwise": {"scoring.positionwise": False},
+    # The distance that is trained, and its map.
+    "distance-cosine": {"loss.distance": "cosine"},
+    "distance-mse": {"loss.distance": "mse"},
+    "distance-cosine_flat": {"loss.distance": "cosine_flat"},
+    # The local side of the image score.
+    "image-sources": {"scoring.image": "sources"},
+    "image-max": {"scoring.image": "max"},
+    "image-top1": {"scoring.image": "top1"},
+    # Its global side: without the pooled statistics.
+    "global-0": {"scoring.global_weight": 0.0},
+    # Without the level codebooks: neither their novelty maps nor their counts.
+    "no-novelty": {"codebook.map_levels": ()},
+    # The paper's plain form.
+    "paper": {
+      "scoring.image": "max",
+      "scoring.global_weight": 0.0,
+      "codebook.map_levels": (),
+    },
+  }

@@ -1,0 +1,143 @@
+"""Means and spreads over the seeds of a sweep, as Markdown and CSV."""
+
+from collections.abc import Mapping, Sequence
+import csv
+import io
+import statistics
+from typing import NamedTuple
+
+from nps_jax.report import table
+
+MEAN = "(mean)"  # stands for the category in the line of their mean
+COLUMNS = tuple(
+  (title, path)
+  for title, path in table.COLUMNS
+  if path[0] in ("image_auroc", *table.REGIONS)
+)
+EXPLANATION = (
+  "Values in percent: mean ± standard deviation over seeds (of the sample, n - 1); one "
+  "seed has no deviation. The mean over categories is taken seed by seed, of the seeds "
+  "that have them all; its deviation is that of these means. A cell of fewer seeds "
+  "than asked says how many. Two conventions for one image AUROC: mean is (logical + "
+  "structural) / 2; pooled is good against all anomalous images."
+)
+
+
+class Entry(NamedTuple):
+  """What one run measured on one category."""
+
+  variant: str
+  category: str
+  seed: int
+  result: Mapping  # as nps_jax.metrics.category.measure has it
+
+
+def summarise(
+  entries: Sequence[Entry],
+  variants: Sequence[str],
+  categories: Sequence[str],
+  seeds: Sequence[int],
+) -> list[dict]:
+  """A line for each variant's mean over categories, if several, and for each category.
+
+  A line has variant, category, seeds (those that are there, of those asked) and, for
+  each metric by dotted name, None if a value does not exist, else mean, sd (None of
+  one seed) and values (by seed, as a list), all of them fractions.
+  """
+  lines = []
+  for variant in variants:
+    held = {
+      (each.category, each.seed): each.result
+      for each in entries
+      if each.variant == variant
+    }
+    if len(categories) > 1:
+      lines.append(_line(held, variant, MEAN, categories, seeds))
+    lines += [_line(held, variant, name, [name], seeds) for name in categories]
+  return lines
+
+
+def _line(
+  held: Mapping[tuple[str, int], Mapping],
+  variant: str,
+  category: str,
+  parts: Sequence[str],
+  seeds: Sequence[int],
+) -> dict:
+  """The line of one category, or of the mean over several parts."""
+  there = [seed for seed in seeds if all((part, seed) in held for part in parts)]
+  metrics = {}
+  for _, path in COLUMNS:
+    values = [
+      _mean([table.look_up(held[part, seed], path) for part in parts]) for seed in there
+    ]
+    mean = _mean(values)
+    metrics[".".join(path)] = (
+      mean
+      if mean is None
+      else {
+        "mean": mean,
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "values": values,
+      }
+    )
+  return {
+    "variant": variant,
+    "category": category,
+    "seeds": there,
+    "seeds_asked": list(seeds),
+    "metrics": metrics,
+  }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+  """The mean; None if there is no value, or any of them does not exist."""
+  return None if not values or None in values else statistics.fmean(values)
+
+
+def to_markdown(lines: Sequence[Mapping], notes: Sequence[str]) -> str:
+  """A table of the variants for the mean over categories, and for each category.
+
+  A region's column is shown if any line has it.
+  """
+  shown = [
+    (title, ".".join(path))
+    for title, path in COLUMNS
+    if path[0] not in table.REGIONS
+    or any(line["metrics"][".".join(path)] for line in lines)
+  ]
+  parts = []
+  for category in dict.fromkeys(line["category"] for line in lines):
+    rows = [
+      [line["variant"], *(_cell(line, name) for _, name in shown)]
+      for line in lines
+      if line["category"] == category
+    ]
+    parts.append(f"## {'Mean over categories' if category == MEAN else category}")
+    parts.append(table.render(["variant", *(title for title, _ in shown)], rows))
+  return "\n\n".join([*parts, EXPLANATION, *notes]) + "\n"
+
+
+def to_csv(lines: Sequence[Mapping]) -> str:
+  """The lines at full precision: of each metric its mean and sd; empty where none."""
+  names = [".".join(path) for _, path in COLUMNS]
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator="\n")
+  titles = [f"{name}.{part}" for name in names for part in ("mean", "sd")]
+  writer.writerow(["variant", "category", "seeds", "seeds_asked", *titles])
+  for line in lines:
+    figures = [line["metrics"][name] or {"mean": None, "sd": None} for name in names]
+    values = [each[part] for each in figures for part in ("mean", "sd")]
+    counts = [len(line["seeds"]), len(line["seeds_asked"])]
+    writer.writerow([line["variant"], line["category"], *counts, *values])
+  return text.getvalue()
+
+
+def _cell(line: Mapping, name: str) -> str:
+  figure = line["metrics"][name]
+  text = "-" if figure is None else f"{100 * figure['mean']:.1f}"
+  if figure and figure["sd"] is not None:
+    text += f" ± {100 * figure['sd']:.1f}"
+  if len(line["seeds"]) < len(line["seeds_asked"]):
+    text += f" ({len(line['seeds'])} of {len(line['seeds_asked'])})"
+  return text
