@@ -1,6 +1,7 @@
 """What a run says of itself: metrics.jsonl, a progress bar, TensorBoard."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import importlib.util
 import json
 import pathlib
@@ -15,7 +16,10 @@ FILE = "metrics.jsonl"
 
 
 class Telemetry:
-  """Writes scalars by step; on hosts other than the lead it does nothing."""
+  """Writes scalars by step; on hosts other than the lead it does nothing.
+
+  Raises OSError where it cannot write, and says what to do.
+  """
 
   def __init__(self, workdir: pathlib.Path, *, step: int, steps: int, batch_size: int):
     """Goes on after `step`: what an interrupted run wrote of later steps is dropped."""
@@ -53,20 +57,35 @@ class Telemetry:
     self._seconds += now - then
     line = {"step": step, **scalars}
     line |= {"images_per_second": round(speed, 2), "seconds": round(self._seconds, 3)}
-    self._file.write(json.dumps(line) + "\n")
-    self._file.flush()
+    with self._clear_errors():
+      self._file.write(json.dumps(line) + "\n")
+      self._file.flush()
+      if self._board is not None:
+        for name, value in line.items():
+          self._board.add_scalar(name, value, step)
     self._bar.set_postfix_str(f"loss {scalars['loss']:.4f}, {speed:.1f} images/s")
-    if self._board is not None:
-      for name, value in line.items():
-        self._board.add_scalar(name, value, step)
 
   def close(self) -> None:
     """Closes the file and the bar."""
-    if self._lead:
+    if not self._lead:
+      return
+    self._bar.close()
+    with self._clear_errors():
       self._file.close()
-      self._bar.close()
       if self._board is not None:
         self._board.close()
+
+  @contextlib.contextmanager
+  def _clear_errors(self) -> Iterator[None]:
+    """A failure to write names the folder and the way out."""
+    try:
+      yield
+    except OSError as error:
+      raise OSError(
+        f"{self._path.parent} cannot be written to ({error.strerror}). Make room or mend "
+        "the disk, then start the same command again: it goes on from the newest "
+        "checkpoint."
+      ) from error
 
 
 def read(workdir: pathlib.Path) -> list[dict]:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -11,7 +12,8 @@ import runs
 from nps_jax import interruption
 from nps_jax import trainer
 
-STEPS = 10
+STEPS = 16
+ERROR = "error.txt"  # in the cache: what went wrong
 
 
 def config(root: pathlib.Path, **changes):
@@ -33,14 +35,36 @@ def config(root: pathlib.Path, **changes):
   )
 
 
-def train(root: pathlib.Path, workdir: pathlib.Path, cache: pathlib.Path) -> None:
-  """Trains to the end; exits like the command where a signal stops it."""
+def train(
+  root: pathlib.Path,
+  workdir: pathlib.Path,
+  cache: pathlib.Path,
+  limit: tuple[int, int] | None,
+) -> None:
+  """Trains to the end; exits like the command where a signal stops it.
+
+  Args:
+    cache: a folder for what is compiled.
+    limit: of a file's size in bytes, once training has begun.
+  """
   flags = os.environ.get("XLA_FLAGS", "")
   os.environ["XLA_FLAGS"] = flags.replace("device_count=8", "device_count=1")
   jax.config.update("jax_compilation_cache_dir", str(cache))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
   interruption.listen()
+  if limit is not None:
+    begin = trainer.train
+
+    def limited(*args):
+      resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+      return begin(*args)
+
+    trainer.train = limited
   try:
     trainer.fit(config(root), workdir)
   except KeyboardInterrupt:
     raise SystemExit(interruption.EXIT) from None
+  except OSError as error:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit[1], limit[1]))
+    (cache / ERROR).write_text(str(error))
+    raise SystemExit(1) from error

@@ -149,3 +149,15 @@ def test_tensorboard_gets_the_same_numbers_where_it_is_installed(
   (line,) = telemetry.read(tmp_path)
   assert line["loss"] == 0.5
   assert {(name, value, 3) for name, value in line.items()} == set(board.scalars)
+
+
+def test_a_full_disk_is_named_with_the_way_out(tmp_path):
+  log = telemetry.Telemetry(tmp_path, step=0, steps=9, batch_size=4)
+  log._file.close()
+  with open("/dev/full", "w") as full:
+    log._file = full
+    told = r"cannot be written to \(No space left on device\)\. Make room or mend"
+    with pytest.raises(OSError, match=told):
+      log.write(1, {"loss": 0.5})
+    with pytest.raises(OSError, match=told):
+      log.close()
