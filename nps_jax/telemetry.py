@@ -82,8 +82,8 @@ class Telemetry:
       yield
     except OSError as error:
       raise OSError(
-        f"{self._path.parent} cannot be written to ({error.strerror}). Make room or mend "
-        "the disk, then start the same command again: it goes on from the newest "
+        f"{self._path.parent} cannot be written to ({error.strerror}). Make room or "
+        "mend the disk, then start the same command again: it goes on from the newest "
         "checkpoint."
       ) from error
 

@@ -221,10 +221,12 @@ PREDICT = (  # with a stand-in for the scores; "accepted" tells the ids
   trees.Case(
     "a run whose settings are cut short",
     trees.both(
-      trees.image("in/a.png"), trees.write("run/config.json", b'{"config": {')
+      trees.image("in/a.png"),
+      trees.write("run/config.json", b'{"config": {'),
+      trees.write("run/config.sha256", b"0" * 64 + b"  config.json\n"),
     ),
-    "HERE/run/config.json is damaged (...). Bring an intact copy, or train anew in "
-    "another --workdir.",
+    "HERE/run/config.json is damaged: its SHA-256 is not that in config.sha256. Bring "
+    "an intact copy of both, or train anew in another --workdir.",
     ("--run=HERE/run",),
   ),
 )

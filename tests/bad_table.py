@@ -2,6 +2,7 @@
 
 import pathlib
 
+import bad_archives
 import bad_files
 import bad_images
 import bad_scoring
@@ -43,7 +44,7 @@ def rows():
     else:
       yield case.title, "train", case.train
       yield case.title, "predict", case.predicted
-  for case in bad_scoring.OTHERS:
+  for case in bad_scoring.OTHERS + bad_archives.CASES:
     command, *flags = case.flags
     title = " ".join([case.title, *(f"`{flag}`" for flag in flags)])
     yield title, command, f"Error: {case.sees}"

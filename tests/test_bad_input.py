@@ -10,6 +10,7 @@ import pathlib
 import re
 import types
 
+import bad_archives
 import bad_files
 import bad_images
 import bad_scoring
@@ -327,7 +328,7 @@ def test_prediction_writes_only_into_its_folder(case, tmp_path, monkeypatch):
   assert new == {f"out/{name}" for name in {*maps, predict.SCORES}}
 
 
-@each(bad_scoring.OTHERS)
+@each(bad_scoring.OTHERS + bad_archives.CASES)
 def test_other_commands_replace_nothing_and_open_no_pickle(case, tmp_path):
   case.change(tmp_path)
   before = contents(tmp_path)
