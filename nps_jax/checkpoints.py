@@ -46,6 +46,7 @@ class Description(NamedTuple):
   categories: tuple[str, ...]
   deepest: int
   encoder: dict[str, Any]  # which weights the frozen encoder holds
+  images: str = ""  # the fingerprint of the normal images
 
 
 def describe(workdir: pathlib.Path, description: Description) -> None:
@@ -71,6 +72,7 @@ def describe(workdir: pathlib.Path, description: Description) -> None:
     "categories": list(description.categories),
     "deepest": description.deepest,
     "encoder": description.encoder,
+    "images": description.images,
   }
   text = json.dumps(content, indent=2) + "\n"
   integrity.write(workdir / CONFIG, text.encode())
@@ -107,6 +109,7 @@ def read_description(workdir: pathlib.Path) -> Description:
     tuple(content["categories"]),
     content["deepest"],
     content["encoder"],
+    content["images"],
   )
 
 
@@ -276,6 +279,7 @@ def _differences(found: Description, wanted: Description) -> list[str]:
   pairs = {
     "categories": (found.categories, wanted.categories),
     "encoder": (found.encoder, wanted.encoder),
+    "normal images, as SHA-256": (found.images, wanted.images),
   }
   flat = [
     traverse_util.flatten_dict(each.config.to_dict(), sep=".")

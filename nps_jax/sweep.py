@@ -26,12 +26,12 @@ from nps_jax import checkpoints
 from nps_jax import console
 from nps_jax import evaluate
 from nps_jax import files
+from nps_jax import interruption
 from nps_jax import plan
 from nps_jax import variants
 from nps_jax.data import synthetic
 from nps_jax.report import sweep_table
 
-INTERRUPTED = 75  # exit status of a training that was stopped and has saved its state
 LOG, STARTED = "train.log", "started.json"  # in a run: its output; how it was started
 TABLE = "sweep.json"  # beside it .csv and .md
 TAIL = 15  # lines of a failed run's log that are shown
@@ -58,7 +58,7 @@ def finished(run: plan.Run) -> Results | None:
     found = checkpoints.read_description(run.folder).config
     rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     results = {row["category"]: row for row in rows or ()}
-  except (ValueError, KeyError, TypeError) as error:
+  except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
     raise ValueError(f"{run.folder} cannot be read: {error!r}") from error
   differing = _differences(variants.leaves(found), variants.leaves(run.config))
   if differing:
@@ -109,7 +109,7 @@ def train(sweep: plan.Sweep, run: plan.Run) -> Results:
   words, log = command(run), run.folder / LOG
   _write_json(run.folder / STARTED, {"command": words, "package": package()})
   status = execute(words, log)
-  if status == INTERRUPTED:
+  if status == interruption.EXIT:
     raise KeyboardInterrupt
   if status:
     cause = f"exit status {status}" if status > 0 else signal.Signals(-status).name
@@ -325,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
       failures = run_all(sweep)
   except KeyboardInterrupt:
     print("Interrupted; the same command goes on from here.", file=sys.stderr)
-    raise SystemExit(INTERRUPTED) from None
+    raise SystemExit(interruption.EXIT) from None
   except (ValueError, OSError) as error:
     raise SystemExit(f"Error: {error}") from error
   path = sweep.out / TABLE

@@ -67,7 +67,9 @@ def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> inference.R
   )
   vectors, constants = contexts(config.context, datasets)
   config = ml_collections.FrozenConfigDict(config)
-  about = checkpoints.Description(config, names, loaded.deepest, loaded.identity)
+  about = checkpoints.Description(
+    *(config, names, loaded.deepest, loaded.identity, checking.fingerprint(datasets))
+  )
   checkpoints.describe(workdir, about)
   checkpoints.write_frozen(workdir, {"encoder": loaded.params, **constants})
 

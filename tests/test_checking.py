@@ -1,5 +1,6 @@
 """All that a run will read, read before its first step."""
 
+import hashlib
 import pathlib
 
 import numpy as np
@@ -129,3 +130,23 @@ def test_too_few_validation_images_are_told_before_training(tmp_path, count):
   (line,) = told(dataset(tmp_path)._replace(test=()), data)
   assert line.startswith(f"nuts has {count} validation image")
   assert "needs 2 or more" in line and "validation_fraction" in line
+
+
+def test_the_fingerprint_tells_ids_and_content_but_not_the_place(tmp_path):
+  data = dataset(tmp_path / "one")
+  lines = [
+    f"{each.id} {hashlib.sha256(each.image.read_bytes()).hexdigest()}"
+    for each in (*data.train, *data.validation)
+  ]
+  want = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+  assert checking.fingerprint([data]) == want
+  moved = dataset(tmp_path / "two")
+  assert checking.fingerprint([moved]) == want
+  held = [each._replace(image=each.image.read_bytes()) for each in moved.train]
+  assert checking.fingerprint([moved._replace(train=tuple(held))]) == want
+  assert checking.fingerprint([moved._replace(test=())]) == want
+  assert checking.fingerprint([moved._replace(validation=())]) != want
+  renamed = moved.train[0]._replace(id="nuts/train/good/9")
+  assert checking.fingerprint([moved._replace(train=(renamed, moved.train[1]))]) != want
+  save(tmp_path / "two" / "1.png", 98)
+  assert checking.fingerprint([moved]) != want

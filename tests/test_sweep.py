@@ -21,9 +21,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning
 LOCO = runs.CONFIGS / "loco.py"
 # Stands for a training: does what it is told, then writes what a training does.
 FAKE = """
-import json, os, pathlib, signal, sys, time
+import hashlib, json, os, pathlib, signal, sys, time
 folder, held = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
-(folder / "config.json").write_text(json.dumps(held["description"]))
+text = json.dumps(held["description"])
+(folder / "config.json").write_text(text)
+line = hashlib.sha256(text.encode()).hexdigest() + "  config.json\\n"
+(folder / "config.sha256").write_text(line)
 exec(held["first"])
 (folder / "results.json").write_text(json.dumps(held["rows"]))
 """
@@ -51,6 +54,7 @@ class Fake:
       "categories": run.categories,
       "deepest": 5,
       "encoder": {},
+      "images": "",
     }
     rows = [row(name, self.logical.get(run.name, 0.5), 1.0) for name in run.categories]
     held = {"description": description, "rows": rows}
@@ -225,8 +229,8 @@ def test_places_are_compared_as_paths(fake, flags, tmp_path, monkeypatch):
   ("file", "content", "message"),
   [
     ("config.json", None, r"has no config\.json beside it, so its settings are unkn"),
-    ("config.json", "{", "cannot be read: JSONDecodeError"),
-    ("config.json", "{}", r"cannot be read: KeyError\('config'\)"),
+    ("config.json", "{", r"cannot be read: ValueError\(.*json is damaged: its SHA-256"),
+    ("config.sha256", None, r"cannot be read: FileNotFoundError\(.*sha256 is missing"),
     ("results.json", "[", "cannot be read: JSONDecodeError"),
     ("results.json", "[3]", "cannot be read: TypeError"),
     ("results.json", "[]", r"has no results of a; a category needs test images"),

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from PIL import Image
 import pytest
 import runs
 
@@ -107,6 +109,16 @@ def test_another_model_in_the_same_folder_is_refused(run, root):
     trainer.fit(config, run.folder)
   assert "config.logical.width: 16 in the workdir, 24 asked for" in str(caught.value)
   assert "config.seed: 0 in the workdir, 3 asked for" in str(caught.value)
+
+
+def test_other_images_of_the_same_names_are_refused(run, root, tmp_path):
+  moved = shutil.copytree(root, tmp_path / "moved")
+  image = next(moved.glob("bottle/train/good/*.png"))
+  Image.open(image).transpose(Image.Transpose.ROTATE_180).save(image)
+  with pytest.raises(ValueError, match="holds a run with other settings") as caught:
+    trainer.fit(runs.config(moved), run.folder)
+  assert "\n  normal images, as SHA-256: '" in str(caught.value)
+  assert "config." not in str(caught.value)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(
