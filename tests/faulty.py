@@ -25,6 +25,8 @@ def config(root: pathlib.Path, **changes):
     encoder__deepest=2,
     context__source="none",
     codebook__map_levels=(),
+    codebook__groups=1,
+    logical__blocks=0,
     structural__enabled=False,
     logical__maps="reconstruction",
     image_size=32,

@@ -1,10 +1,7 @@
 """Training end to end at a tiny size: devices, resumption, caches, faults."""
 
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -49,24 +46,6 @@ def test_the_loss_falls_and_is_the_sum_of_its_terms(run):
     assert last[name] == pytest.approx(sum(levels), rel=1e-6)
 
 
-def test_one_device_ends_with_the_losses_of_eight(run, root, tmp_path):
-  """The command on one device, in a process of its own."""
-  command = [sys.executable, "-m", "nps_jax.train", f"--workdir={tmp_path / 'one'}"]
-  command += [f"--config={runs.CONFIGS / 'synthetic.py'}", *runs.overrides(root)]
-  one = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
-  done = subprocess.run(
-    command,
-    env=os.environ | {"XLA_FLAGS": one},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr
-  np.testing.assert_allclose(curve(tmp_path / "one"), curve(run.folder), rtol=1e-4)
-  assert "| mean |" in done.stdout and str(tmp_path / "one") in done.stdout
-  assert "orbax" not in done.stderr and "RANDOM ENCODER WEIGHTS" in done.stderr
-
-
 def test_an_interrupted_run_goes_on_to_the_same_end(run, root, tmp_path, monkeypatch):
   advance = telemetry.Telemetry.advance
 
@@ -96,11 +75,6 @@ def test_a_finished_run_is_not_trained_again(run, root, monkeypatch):
   again = trainer.fit(runs.config(root), run.folder)
   assert_same(again.variables, run.variables)
   assert_same(again.calibrations, run.calibrations)
-
-
-def test_features_out_of_the_cache_train_the_same(run, root, tmp_path):
-  trainer.fit(runs.config(root, train__feature_cache=0.0), tmp_path)
-  np.testing.assert_allclose(curve(tmp_path), curve(run.folder), rtol=1e-5)
 
 
 def test_another_model_in_the_same_folder_is_refused(run, root):
