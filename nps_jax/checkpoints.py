@@ -119,9 +119,7 @@ def write_frozen(workdir: pathlib.Path, tree: Tree) -> None:
   A damaged file is replaced.
   """
   path = workdir / FROZEN
-  if not distributed.is_lead():
-    return
-  if integrity.intact(path):
+  if not distributed.is_lead() or integrity.intact(path):
     return
   if path.exists():
     logging.warning("%s is damaged: it is written anew.", path)

@@ -4,7 +4,6 @@ A variant is a dict of dotted fields and their values, such as {"codebook.size":
 """
 
 from collections.abc import Mapping, Sequence
-import difflib
 import importlib.util
 import pathlib
 import re
@@ -15,6 +14,7 @@ from flax import traverse_util
 import ml_collections
 
 from nps_jax import config as settings
+from nps_jax.data import listing
 
 Fields = Mapping[str, Any]
 DEFAULT = {"default": {}}  # where no file is given
@@ -80,12 +80,8 @@ def choose(known: Sequence[str], text: str) -> tuple[str, ...]:
   named = [each.strip() for each in text.split(",") if each.strip()]
   unknown = [name for name in named if name not in known]
   if unknown or not named:
-    near = [difflib.get_close_matches(name, known, n=1) for name in unknown]
-    hint = ", ".join(repr(match[0]) for match in near if match)
-    raise ValueError(
-      f"--only is {text!r}; there are {', '.join(known)}."
-      + (f" Did you mean {hint}?" if hint else "")
-    )
+    hint = listing.near(unknown, known)
+    raise ValueError(f"--only is {text!r}; there are {', '.join(known)}.{hint}")
   return tuple(name for name in known if name in named)
 
 
@@ -142,8 +138,7 @@ def _checked(known: Fields, name: str, field: str, value: Any) -> Any:
       "--seeds, --categories and --config.data.root choose it."
     )
   if field not in known:
-    near = difflib.get_close_matches(str(field), known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = listing.near([field], tuple(known))
     raise ValueError(
       f"Variant {name!r} sets {field!r}, which is no field of the config.{hint}"
     )

@@ -1,7 +1,6 @@
 """Records from a folder tree in the layout of MVTec LOCO AD, of MVTec AD, or plain."""
 
 from collections.abc import Sequence
-import difflib
 import os
 import pathlib
 
@@ -103,11 +102,9 @@ def choose(root: pathlib.Path, found: Sequence[str], category: str) -> tuple[str
   named = dict.fromkeys(each.strip() for each in category.split(",") if each.strip())
   unknown = [name for name in named if name not in found]
   if unknown or not named:
-    close = [difflib.get_close_matches(name, found, n=1) for name in unknown]
-    hint = ", ".join(repr(match[0]) for match in close if match)
     raise ValueError(
       f"The category is {category!r}; {root} has {listing.some(found)}."
-      + (f" Did you mean {hint}?" if hint else ' Name some of these, or "all".')
+      + (listing.near(unknown, found) or ' Name some of these, or "all".')
     )
   return tuple(named)
 

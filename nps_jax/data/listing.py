@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
+import difflib
 import os
 import pathlib
 
@@ -68,6 +69,13 @@ def some(items: Sequence[object]) -> str:
   """The first few items and how many more there are, for a message."""
   more = f" and {len(items) - LISTED} more" if len(items) > LISTED else ""
   return (", ".join(map(str, items[:LISTED])) or "nothing") + more
+
+
+def near(names: Iterable[object], known: Sequence[str]) -> str:
+  """ "Did you mean ...?", for a message, of known names like these; else nothing."""
+  close = [difflib.get_close_matches(str(name), known, n=1) for name in names]
+  found = ", ".join(repr(match[0]) for match in close if match)
+  return f" Did you mean {found}?" if found else ""
 
 
 def own_name(folder: pathlib.Path) -> str:

@@ -8,7 +8,6 @@ a rule of the product (logical) or damage it (structural). The rules mirror LOCO
 
 import argparse
 from collections.abc import Collection, Iterator, Sequence
-import difflib
 import io
 import json
 import pathlib
@@ -21,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from nps_jax.data import drawing
+from nps_jax.data import listing
 from nps_jax.data import records
 from nps_jax.data.products import bag
 from nps_jax.data.products import bottle
@@ -69,11 +69,9 @@ def write(
     raise ValueError(f"{root} is a file; expected a folder, new or not.")
   for category in categories:
     if category not in PRODUCTS:
-      close = difflib.get_close_matches(category, CATEGORIES, n=1)
-      hint = f" Did you mean {close[0]!r}?" if close else ""
       raise ValueError(
         f"There is no drawn product {category!r}; there are {', '.join(CATEGORIES)}."
-        + hint
+        + listing.near([category], CATEGORIES)
       )
     if (root / category).exists():
       raise ValueError(
