@@ -1,6 +1,7 @@
 """CPU, eight fake devices, annotations checked at run time."""
 
 import os
+import signal
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -44,3 +45,13 @@ def run(root, tmp_path_factory):
 def clip(tmp_path_factory):
   """The folder of a tiny CLIP."""
   return tiny_clip.make(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def heard():
+  """Signals act on the test and on what it starts, though started with nohup or &."""
+  kinds = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+  before = {each: signal.signal(each, action) for each, action in kinds.items()}
+  yield
+  for each, action in before.items():
+    signal.signal(each, action)

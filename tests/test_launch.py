@@ -17,6 +17,9 @@ TRAIN = (".venv/bin/python", "-m", "nps_jax.train")
 JOB = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_ID": "9"}
 
 
+pytestmark = pytest.mark.usefixtures("heard")
+
+
 @pytest.fixture
 def place(tmp_path):
   return launching.Place(tmp_path)

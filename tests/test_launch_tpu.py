@@ -27,6 +27,9 @@ STOP = (
 )
 
 
+pytestmark = pytest.mark.usefixtures("heard")
+
+
 @pytest.fixture
 def place(tmp_path):
   return launching.Place(tmp_path)

@@ -266,7 +266,7 @@ def test_an_interrupted_training_stops_the_sweep_which_goes_on_later(
 
 @pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_an_interruption_reaches_the_run_once_and_waits_for_it(
-  fake, flags, tmp_path, capsys, sent
+  heard, fake, flags, tmp_path, capsys, sent
 ):
   saved = tmp_path / "saved"
   fake.first["default/a/seed0"] = f"""
@@ -292,7 +292,7 @@ time.sleep(60)
   assert fake.started == ["default/a/seed0"] and stored(tmp_path)["runs"] == []
 
 
-def test_a_second_interruption_kills_the_run(fake, flags, tmp_path):
+def test_a_second_interruption_kills_the_run(heard, fake, flags, tmp_path):
   pid = tmp_path / "pid"
   fake.first["default/a/seed0"] = f"""
 signal.signal(signal.SIGINT, lambda *_: os.kill(os.getppid(), signal.SIGINT))

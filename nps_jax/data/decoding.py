@@ -104,10 +104,8 @@ def opened(source: encoded.Encoded, name: str) -> Iterator[Image.Image]:
 
 
 def _opened(record: records.Record) -> contextlib.AbstractContextManager[Image.Image]:
-  held = isinstance(record.image, bytes)
-  return opened(
-    record.image, f"The image of {record.id}" if held else str(record.image)
-  )
+  name = encoded.name(record.image, f"The image of {record.id}")
+  return opened(record.image, name)
 
 
 class _Refused(ValueError):
