@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=launch/environment.sh
 source launch/environment.sh
 
-command=(.venv/bin/python -m pytest -n 2 --dist loadfile)
+command=(.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder)
 if [ "${1:-}" = "--dry-run" ]; then
   shift
   echo ".venv/bin/ruff check . && .venv/bin/ruff format --check . &&" \

@@ -21,6 +21,8 @@ from nps_jax import interruption
 from nps_jax import telemetry
 from nps_jax import trainer
 
+pytestmark = pytest.mark.slow
+
 KILLS = 30
 LONGEST = 120  # seconds that a start may take before a test gives up
 PROCESSES = multiprocessing.get_context("forkserver")

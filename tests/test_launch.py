@@ -90,17 +90,19 @@ def test_local_installs_once_and_trains(place):
 def test_tests_are_printed(place):
   assert place.dry("test.sh", "-k", "a or b") == [
     ".venv/bin/ruff check . && .venv/bin/ruff format --check . && "
-    ".venv/bin/python -m pytest -n 2 --dist loadfile -k 'a or b'"
+    ".venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "
+    "-k 'a or b'"
   ]
 
 
 def test_tests_follow_the_linter(place):
+  words = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
   assert place.run("test.sh", "-k", "a or b")[0] == 0
   assert place.calls("python")[0][-1] == ".[test]"
   assert [*place.calls("ruff"), *place.calls("python")[1:]] == [
     ["ruff", "check", "."],
     ["ruff", "format", "--check", "."],
-    ["python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "-k", "a or b"],
+    ["python", "-m", "pytest", *words, "-k", "a or b"],
   ]
 
 
