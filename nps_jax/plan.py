@@ -30,7 +30,7 @@ class Run(NamedTuple):
   seed: int
   folder: pathlib.Path
   config: ml_collections.ConfigDict  # the settings that its config.json must hold
-  flags: tuple[str, ...]  # that give these settings to nps_jax.train
+  command: tuple[str, ...]  # the module that does it, and the flags of its settings
 
 
 class Sweep(NamedTuple):
@@ -62,6 +62,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   add("--only", metavar="NAMES", help="of the variants, commas between them")
   add("--categories", default="all", metavar="NAMES", help="default: all")
   add("--seeds", type=_seeds, default=(0, 1, 2), help="default: 0,1,2")
+  add("--rivals", action="store_true", help="measure two simple detectors, too")
   add("--unified", action="store_true", help="one model of all the categories")
   return parser.parse_known_args(arguments)
 
@@ -121,13 +122,15 @@ def make(arguments: Sequence[str]) -> Sweep:
   if out.exists() and not out.is_dir():
     raise ValueError(f"--out={flags.out} is a file; expected a folder, new or not.")
   known = variants.read(flags.variants) if flags.variants else variants.DEFAULT
+  rivals = variants.RIVALS if flags.rivals else ()
+  known = known | {name: {} for name in rivals}
   every = tuple(known)
   asked = every if flags.only is None else variants.choose(every, flags.only)
   configs = {name: variants.changed(config, name, known[name]) for name in known}
   owner = {
     name: next(other for other in known if configs[other] == configs[name])
     for name in known
-  }
+  } | {name: name for name in rivals}
   drawn = config.data.synthetic and not config.data.root
   categories = _categories(config, flags.categories)
   runs = []
@@ -141,15 +144,23 @@ def make(arguments: Sequence[str]) -> Sweep:
         if drawn:
           own["data.root"] = str(out / variants.DATA / f"seed{seed}")
         place = f"{name}/{middle}/seed{seed}"
-        # One flag a field: of tuples, a second one would add to the first.
-        texts = [variants.flag(*each) for each in (fields | own).items()]
         wanted = variants.assigned(configs[name], own)
-        command = (f"--config={file}", *texts)
+        command = _command(name, file, fields | own)
         runs.append(Run(place, name, group, seed, out / place, wanted, command))
   return Sweep(
     *(out, ("python", "-m", "nps_jax.sweep", *arguments), config, drawn, categories),
     *(flags.seeds, known, owner, asked, tuple(runs)),
   )
+
+
+def _command(variant: str, file: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
+  """The module that does it, and its flags."""
+  words = ["nps_jax.train"]
+  if variant in variants.RIVALS:
+    words = ["nps_jax.rivals", f"--rival={variant}"]
+  # One flag a field: of tuples, a second one would add to the first.
+  texts = [variants.flag(*each) for each in fields.items()]
+  return (*words, f"--config={file}", *texts)
 
 
 def _categories(config: ml_collections.ConfigDict, text: str) -> tuple[str, ...]:

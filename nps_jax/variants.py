@@ -18,6 +18,7 @@ from nps_jax.data import listing
 
 Fields = Mapping[str, Any]
 DEFAULT = {"default": {}}  # where no file is given
+RIVALS = ("patch-memory", "pooled-gaussian")  # detectors of nps_jax.rivals
 NAME = re.compile(r"[A-Za-z0-9+_][A-Za-z0-9+_.-]*")  # it is a folder's name, too
 DATA = "data"  # folder of a sweep that is no variant's: what is drawn for all of them
 FIXED = ("seed", "data.category", "data.root", "data.synthetic")  # one for all variants
@@ -63,10 +64,10 @@ def read(path: pathlib.Path) -> dict[str, Fields]:
     raise ValueError(f"get_variants() of {path} returns no variant.")
   for name in found:
     usable = isinstance(name, str) and NAME.fullmatch(name)
-    if not usable or name == DATA:
+    if not usable or name in (DATA, *RIVALS):
       raise ValueError(
         f"{path} names a variant {name!r}; a name is a folder's: letters, digits and "
-        f"+ _ . - and not {DATA!r}."
+        f"+ _ . - and none of {', '.join((DATA, *RIVALS))}."
       )
   return found
 

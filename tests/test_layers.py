@@ -15,7 +15,7 @@ FLOORS = {
   2: "checkpoints detector plan telemetry variants",
   3: "inference trainer",
   4: "benchmark evaluate predict",
-  5: "train",
+  5: "rivals train",
   6: "sweep",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}

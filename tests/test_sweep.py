@@ -327,7 +327,7 @@ def test_unified_trains_one_model_with_a_row_for_each_category(fake, flags, tmp_
   assert [line["category"] for line in found["summary"]] == ["(mean)", "a", "b"]
   assert list(found["runs"][0]["results"]) == ["a", "b"]
   (run,) = plan.make([*flags, "--unified", "--only=small", "--seeds=4"]).runs[1:]
-  assert "--config.data.category=a,b" in run.flags
+  assert "--config.data.category=a,b" in run.command
 
 
 def test_flags_are_passed_on_and_give_the_settings_that_were_planned(flags, tmp_path):
@@ -338,7 +338,8 @@ def test_flags_are_passed_on_and_give_the_settings_that_were_planned(flags, tmp_
   found = plan.make([*flags, *given]).runs
   assert len(found) == 8
   for run in found:
-    config = parsed(run.flags)
+    assert run.command[0] == "nps_jax.train"
+    config = parsed(run.command[1:])
     assert config == run.config and config.is_locked
     assert config.train.steps == 9 and not config.structural.enabled
     assert config.context.templates == ("a {}", "{}")
@@ -347,9 +348,22 @@ def test_flags_are_passed_on_and_give_the_settings_that_were_planned(flags, tmp_
     assert config.encoder.levels == ((4,) if deep else (2, 3))
     assert config.scoring.global_weight == (0.0 if deep else 1.5)
   words = sweep.command(found[0])
-  assert words[:3] == [sys.executable, "-m", "nps_jax.train"]
-  assert words[3] == f"--workdir={tmp_path / 'out/default/a/seed0'}"
-  assert tuple(words[4:]) == found[0].flags
+  assert words[:2] == [sys.executable, "-m"]
+  assert tuple(words[2:-1]) == found[0].command
+  assert words[-1] == f"--workdir={tmp_path / 'out/default/a/seed0'}"
+
+
+def test_rivals_have_runs_of_their_own_beside_the_variants(fake, flags, tmp_path):
+  sweep.main([*flags, "--rivals", "--seeds=0", "--categories=a"])
+  names = ["default", "small", "patch-memory", "pooled-gaussian"]
+  assert fake.started == [f"{name}/a/seed0" for name in names]
+  assert [line["variant"] for line in stored(tmp_path)["summary"]] == names
+  runs_of = {run.variant: run for run in plan.make([*flags, "--rivals"]).runs}
+  for name in names[2:]:
+    words = runs_of[name].command
+    assert words[:2] == ("nps_jax.rivals", f"--rival={name}")
+    assert parsed(words[2:]) == runs_of[name].config
+    assert words[2:-1] == runs_of["default"].command[1:-1]
 
 
 def test_drawn_data_are_drawn_once_for_all_variants(fake, tmp_path, monkeypatch):

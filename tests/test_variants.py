@@ -24,6 +24,10 @@ def base(name):
     ("def get_variants():\n  return ['a']", "must return a dict of names"),
     ("def get_variants():\n  return {'a': 3}", "each with a dict of fields"),
     ("def get_variants():\n  return {'a/b': {}}", "names a variant 'a/b'; a name is a"),
+    (
+      "def get_variants():\n  return {'patch-memory': {}}",
+      "names a variant 'patch-memory'; .* none of data, patch-memory, pooled-gaussian",
+    ),
     ("def get_variants():\n  return {'..': {}}", r"names a variant '\.\.'"),
     ("def get_variants():\n  return {'': {}}", "names a variant ''"),
     ("def get_variants():\n  return {'a,b': {}}", "names a variant 'a,b'"),
