@@ -86,7 +86,7 @@ def defaults() -> ml_collections.ConfigDict:
   scoring.high = 0.995  # quantile of validation pixels that becomes 0.1
   scoring.image = "sources"  # peaks of the fused map and of each novelty map; or of
   # the fused map alone: "max", or "top1" (mean of the highest 1 % of pixels)
-  scoring.global_weight = 1.5  # of the pooled statistics in the image score; 0: off
+  scoring.global_weight = 4.0  # of the pooled statistics in the image score; 0: off
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.every = 1000  # steps; the last step is always saved

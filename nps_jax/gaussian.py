@@ -47,3 +47,18 @@ def distance(
   across = np.maximum(np.square(unit).sum(axis=1) - np.square(inner).sum(axis=1), 0)
   along = np.einsum("nr,r->n", np.square(inner), normal.precision)
   return np.sqrt(along + normal.rest * across)
+
+
+def held_out(
+  known: Float[np.ndarray, "m s"], rows: Float[np.ndarray, "n s"], folds: int
+) -> Float[np.ndarray, " n"]:
+  """Each row's distance from the Gaussian of all others, but for its own fold's.
+
+  Row i is in fold i modulo the number of folds, which is at most that of the rows.
+  """
+  fold = np.arange(len(rows)) % folds
+  found = np.empty(len(rows))
+  for each in np.unique(fold):
+    normal = fit(np.concatenate([known, rows[fold != each]]))
+    found[fold == each] = distance(normal, rows[fold == each])
+  return found

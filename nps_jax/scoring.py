@@ -21,6 +21,7 @@ STRUCTURAL = "structural"  # the structural module's map; others are the logical
 NOVELTY = "novelty"  # begins the names of the level codebooks' maps
 STRIDE = 4  # raw maps have one cell for each 4 x 4 pixels of the model's input
 COARSE = 3  # first level whose features are pooled: finer ones follow the light
+FOLDS = 10  # of the validation images, for what Gaussians say of unknown ones
 PRIOR_IMAGES = 40  # weight of the average position in a position's own statistics
 
 
@@ -108,8 +109,9 @@ def fit(
   Args:
     config: the `scoring` section.
     validation: scores of its validation images, all good; at least 2.
-    normal: pooled statistics of its normal training images, for the Gaussians: their
-      many dimensions need more images than a validation split has.
+    normal: pooled statistics of its normal training images. The Gaussians' many
+      dimensions need these and the validation images; what is usual for a normal image
+      they say of validation images that they have not been fitted to.
 
   Raises:
     ValueError: fewer than 2 validation images.
@@ -126,11 +128,19 @@ def fit(
     mean[source], spread[source] = position_statistics(maps, config.positionwise)
     scaled = (maps - mean[source]) / spread[source]
     quantiles[source] = np.quantile(scaled, (config.low, config.high))
-  gaussians = {name: gaussian.fit(rows) for name, rows in normal.items()}
+  gaussians = {
+    name: gaussian.fit(np.concatenate([rows, validation.pooled[name]]))
+    for name, rows in normal.items()
+  }
   found = Calibration(mean, spread, quantiles, gaussians, {}, {})
-  evidence = _moments(gather_evidence(config, found, validation))
-  found = found._replace(evidence=evidence)
-  return found._replace(sides=_moments(gather_sides(config, found, validation)))
+  evidence = gather_evidence(config, found, validation)
+  evidence |= {
+    name: gaussian.held_out(normal[name], rows, FOLDS)
+    for name, rows in validation.pooled.items()
+    if name in evidence
+  }
+  found = found._replace(evidence=_moments(evidence))
+  return found._replace(sides=_moments(gather_sides(found, evidence)))
 
 
 def _moments(
@@ -206,19 +216,23 @@ def gather_evidence(
 
 
 def gather_sides(
-  config, calibration: Calibration, raw: RawScores
+  calibration: Calibration, evidence: Mapping[str, Float[np.ndarray, " n"]]
 ) -> dict[str, Float[np.ndarray, " n"]]:
-  """The soft maximum over the maps' evidence, and over that of whole images.
+  """What the maps say together, and what the statistics of whole images do.
 
-  "local" is one odd place, whichever map shows it; "global" is an image whose sum is
-  odd though each place is normal: too many, too few, in another ratio.
+  "local" is an odd place, the sum over the maps that show it; "global" is an image
+  whose sum is odd though each place is normal: too many, too few, in another ratio. It
+  is the soft maximum over statistics, as each counts something else.
   """
   found = {"local": [], "global": []}
-  for source, values in gather_evidence(config, calibration, raw).items():
+  for source, values in evidence.items():
     mean, spread = calibration.evidence[source]
-    side = "global" if source in raw.pooled else "local"
+    side = "global" if source in calibration.gaussians else "local"
     found[side].append((values - mean) / spread)
-  return {side: special.logsumexp(each, axis=0) for side, each in found.items() if each}
+  sides = {"local": np.sum(np.logaddexp(0, found["local"]), axis=0)}
+  if found["global"]:
+    sides["global"] = special.logsumexp(found["global"], axis=0)
+  return sides
 
 
 def image_score(
@@ -234,7 +248,8 @@ def image_score(
   config.scoring.image to "max" and global_weight to 0 for the peak alone.
   """
   total = np.zeros(len(next(iter(raw.maps.values()))))
-  for side, values in gather_sides(config, calibration, raw).items():
+  evidence = gather_evidence(config, calibration, raw)
+  for side, values in gather_sides(calibration, evidence).items():
     mean, spread = calibration.sides[side]
     weight = config.global_weight if side == "global" else 1.0
     total += weight * np.logaddexp(0, (values - mean) / spread)

@@ -37,3 +37,15 @@ def test_a_constant_column_does_not_count():
   np.testing.assert_array_equal(gaussian.distance(found, rows), before)
   nothing = gaussian.fit(np.full((7, 5), 0.1, np.float32))
   np.testing.assert_array_equal(gaussian.distance(nothing, rows), np.zeros(6))
+
+
+@pytest.mark.parametrize("folds", [2, 3, 10])
+def test_a_row_is_held_out_of_the_gaussian_that_judges_it(folds):
+  known, rows = drawn_rows("many")
+  rows = rows[:5]
+  want = []
+  for at in range(5):
+    others = [row for to, row in enumerate(rows) if to % folds != at % folds]
+    (value,), _ = slow.mahalanobis(np.concatenate([known, others]), rows[[at]])
+    want.append(value)
+  np.testing.assert_allclose(gaussian.held_out(known, rows, folds), want, rtol=1e-8)

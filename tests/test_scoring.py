@@ -194,7 +194,15 @@ def test_the_whole_calibration_agrees_with_loops(positionwise, smoothing, image)
   for given, maps in zip(sets, fused, strict=True):
     np.testing.assert_allclose(scoring.fused_map(config, found, given), maps, **EXACT)
   for name, rows in normal.items():
-    evidence[name] = [slow.mahalanobis(rows, each.pooled[name])[0] for each in sets]
+    own = sets[0].pooled[name]  # four rows, each in a fold of its own
+    left = [np.delete(own, at, axis=0) for at in range(4)]
+    evidence[name] = [
+      [
+        slow.mahalanobis(np.concatenate([rows, rest]), own[[at]])[0][0]
+        for at, rest in enumerate(left)
+      ],
+      slow.mahalanobis(np.concatenate([rows, own]), sets[1].pooled[name])[0],
+    ]
   assert set(found.evidence) == set(evidence)
 
   sides = {"local": [0.0, 0.0], "global": [0.0, 0.0]}
@@ -203,10 +211,10 @@ def test_the_whole_calibration_agrees_with_loops(positionwise, smoothing, image)
     np.testing.assert_allclose(found.evidence[source], [middle, reach], **EXACT)
     side = sides["global" if source in normal else "local"]
     for at, values in enumerate((own, judged)):
-      side[at] = side[at] + np.exp((np.float64(values) - middle) / reach)
-  want = {}
-  for side, totals in sides.items():
-    own, judged = map(np.log, totals)
+      grown = np.exp((np.float64(values) - middle) / reach)
+      side[at] = side[at] + (grown if source in normal else np.log(1 + grown))
+  want, sides["global"] = {}, [np.log(each) for each in sides["global"]]
+  for side, (own, judged) in sides.items():
     middle, reach = moments(own)
     np.testing.assert_allclose(found.sides[side], [middle, reach], **EXACT)
     want[side] = np.log(1 + np.exp((judged - middle) / reach))
@@ -279,11 +287,14 @@ def test_each_input_reaches_only_its_own_scales():
   pooled = data.pooled | {"residual": data.pooled["residual"] + np.eye(4, 8)[:, ::-1]}
   pooled = jax.tree.map(np.float32, pooled)
   after = scoring.fit(config, data._replace(pooled=pooled), normal)
-  assert changed(before, after) == {"evidence['residual']", "sides['global']"}
+  parts = ("centre", "scale", "basis")  # shrunk in full, it has the same precision
+  want = {f"gaussians['residual'].{part}" for part in parts}
+  want |= {"evidence['residual']", "sides['global']"}
+  assert changed(before, after) == want
 
   other = normal | {"features": drawn(77, 12, 5)}
   after = scoring.fit(config, data, other)
-  parts = ("centre", "scale", "basis", "precision", "rest")
+  parts = (*parts, "precision", "rest")
   want = {f"gaussians['features'].{part}" for part in parts}
   want |= {"evidence['features']", "sides['global']"}
   assert changed(before, after) == want

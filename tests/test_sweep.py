@@ -346,7 +346,7 @@ def test_flags_are_passed_on_and_give_the_settings_that_were_planned(flags, tmp_
     assert run.name == f"{run.variant}/{config.data.category}/seed{config.seed}"
     deep = run.variant == "deep"
     assert config.encoder.levels == ((4,) if deep else (2, 3))
-    assert config.scoring.global_weight == (0.0 if deep else 1.5)
+    assert config.scoring.global_weight == (0.0 if deep else 4.0)
   words = sweep.command(found[0])
   assert words[:2] == [sys.executable, "-m"]
   assert tuple(words[2:-1]) == found[0].command
