@@ -287,14 +287,13 @@ def test_each_input_reaches_only_its_own_scales():
   pooled = data.pooled | {"residual": data.pooled["residual"] + np.eye(4, 8)[:, ::-1]}
   pooled = jax.tree.map(np.float32, pooled)
   after = scoring.fit(config, data._replace(pooled=pooled), normal)
-  parts = ("centre", "scale", "basis")  # shrunk in full, it has the same precision
+  parts = ("centre", "scale", "basis")  # shrunk in full, the precision is 1
   want = {f"gaussians['residual'].{part}" for part in parts}
   want |= {"evidence['residual']", "sides['global']"}
   assert changed(before, after) == want
 
   other = normal | {"features": drawn(77, 12, 5)}
   after = scoring.fit(config, data, other)
-  parts = (*parts, "precision", "rest")
   want = {f"gaussians['features'].{part}" for part in parts}
   want |= {"evidence['features']", "sides['global']"}
   assert changed(before, after) == want
