@@ -9,6 +9,7 @@ import ml_collections
 def defaults() -> ml_collections.ConfigDict:
   """The paper's setting where it is known, common practice where it is not; locked."""
   config = ml_collections.ConfigDict()
+  config.variant = "default"  # or "paper": the published form, PAPER below
   config.seed = 0  # seeds parameters, data order, and the validation split
   config.image_size = 256  # pixels, height and width; a multiple of 32
 
@@ -40,7 +41,9 @@ def defaults() -> ml_collections.ConfigDict:
 
   config.codebook = codebook = ml_collections.ConfigDict()
   codebook.enabled = True  # False: the decoder gets no codes
-  codebook.where = "embedding"  # "embedding" or "levels": which features are quantised
+  codebook.where = "embedding"  # which features are quantised: "embedding", "levels"
+  # (the encoder's) or "decoder" (the decoder's own, at each level)
+  codebook.update = "ema"  # of the codes: "ema" or "gradient"
   codebook.size = 512  # codes per group
   codebook.groups = 8  # channel groups, each with its own codes
   codebook.width = 64  # channels of a code, for "levels"
@@ -56,6 +59,7 @@ def defaults() -> ml_collections.ConfigDict:
   logical.width = 256  # decoder channels at f4; half as many at each finer level
   logical.blocks = 2  # residual blocks per decoder level
   logical.embedding = 256  # channels of the one-class embedding
+  logical.fusion = "concat"  # of decoder and priors: "concat" or "attention"
   logical.strides = 2  # stride-2 convolutions of the one-class embedding
   logical.local_width = 128  # of the local head at f4; half as many at each finer level
   logical.maps = "both"  # "reconstruction", "discrepancy" or "both"
@@ -111,13 +115,16 @@ def validate(config: ml_collections.ConfigDict) -> None:
   deepest = config.encoder.deepest
   known = {
     "context.source": ("clip", "image", "vectors", "learned", "none"),
-    "codebook.where": ("embedding", "levels"),
+    "codebook.update": ("ema", "gradient"),
+    "codebook.where": ("embedding", "levels", "decoder"),
     "data.layout": ("auto", "loco", "mvtec_ad", "plain"),
     "data.source": ("folder", "tfds"),
     "encoder.dtype": ("float32", "bfloat16"),
+    "logical.fusion": ("concat", "attention"),
     "logical.maps": ("reconstruction", "discrepancy", "both"),
     "loss.distance": ("cosine", "mse", "cosine_flat"),
     "scoring.image": ("sources", "max", "top1"),
+    "variant": ("default", "paper"),
   }
   at_least_one = (
     *("checkpoint.every", "checkpoint.keep", "codebook.groups", "codebook.size"),
