@@ -43,7 +43,7 @@ def defaults() -> ml_collections.ConfigDict:
   codebook.enabled = True  # False: the decoder gets no codes
   codebook.where = "embedding"  # which features are quantised: "embedding", "levels"
   # (the encoder's) or "decoder" (the decoder's own, at each level)
-  codebook.update = "ema"  # of the codes: "ema" or "gradient"
+  codebook.learning = "ema"  # of the codes: "ema" or "gradient"
   codebook.size = 512  # codes per group
   codebook.groups = 8  # channel groups, each with its own codes
   codebook.width = 64  # channels of a code, for "levels"
@@ -115,7 +115,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
   deepest = config.encoder.deepest
   known = {
     "context.source": ("clip", "image", "vectors", "learned", "none"),
-    "codebook.update": ("ema", "gradient"),
+    "codebook.learning": ("ema", "gradient"),
     "codebook.where": ("embedding", "levels", "decoder"),
     "data.layout": ("auto", "loco", "mvtec_ad", "plain"),
     "data.source": ("folder", "tfds"),
