@@ -117,6 +117,8 @@ class Detector:
       gaps["structural/reconstruction"] = losses.feature_gap(feats, rebuilt, distance)
     rows = {name: sum(each.values()) for name, each in gaps.items()}
     rows["logical/commitment"] = self.config.codebook.commitment * found.commitment
+    if self.config.codebook.learning == "gradient":
+      rows["logical/codes"] = found.pull
 
     def mean(row: Float[Array, " b"]) -> Float[Array, ""]:
       return jnp.sum(row * valid) / jnp.maximum(jnp.sum(valid), 1)

@@ -19,7 +19,8 @@ def drawn(seed: int, *shape: int) -> np.ndarray:
 
 
 def book(size: int, groups: int = 1, decay: float = 0.8, reseed_after: int = 99):
-  return codebook.Codebook(size, groups, decay, eps=1e-3, reseed_after=reseed_after)
+  settings = (size, groups, "ema", decay)
+  return codebook.Codebook(*settings, eps=1e-3, reseed_after=reseed_after)
 
 
 def started(codes: np.ndarray) -> codebook.CodeState:
@@ -119,6 +120,42 @@ def test_gradients_pass_straight_to_the_input_and_never_to_the_codes(training):
   want = 2 * (np.float64(feats) - chosen) / (3 * 3 * 4)
   want *= np.array([1.0, 3.0])[:, None, None, None]
   np.testing.assert_allclose(through, want, rtol=1e-5, atol=1e-7)
+
+
+def test_codes_that_learn_by_gradient_are_pulled_to_their_features():
+  """VQ-VAE, equation 3: each loss reaches one side only, and nothing else does."""
+  feats, codes, pull = drawn(7, 2, 3, 3, 4), drawn(8, 6, 2), drawn(9, 2, 3, 3, 4)
+  model = codebook.Codebook(6, 2, "gradient", 0.9, eps=1e-3, reseed_after=99)
+  held = model.init(jax.random.key(0), jnp.asarray(feats), jnp.ones(2), False)
+  assert set(held) == {"params"} and held["params"]["group1"].shape == (6, 2)
+  held = {"group0": jnp.asarray(codes), "group1": jnp.asarray(codes + 0.5)}
+
+  def losses(held, feats):
+    found, _ = model.apply(
+      {"params": held}, feats, jnp.ones(2), True, mutable=["intermediates"]
+    )
+    weight = jnp.float32([1.0, 3.0])
+    return jnp.stack(
+      [jnp.sum(found.codes * pull)]
+      + [jnp.sum(each * weight) for each in (found.commitment, found.pull)]
+    )
+
+  onto, through = jax.jacrev(losses, argnums=(0, 1))(held, jnp.asarray(feats))
+  want = {name: np.zeros((6, 2)) for name in held}
+  chosen = np.zeros(feats.shape)
+  for b, y, x in np.ndindex(feats.shape[:3]):
+    for group, name in enumerate(held):
+      span = slice(2 * group, 2 * group + 2)
+      own = np.float64(feats[b, y, x, span])
+      at = slow_nearest(own[None], np.asarray(held[name]))[0]
+      chosen[b, y, x, span] = held[name][at]
+      want[name][at] += (1, 3)[b] * 2 * (chosen[b, y, x, span] - own) / 36
+  for name in held:
+    np.testing.assert_array_equal(onto[name][:2], 0)
+    np.testing.assert_allclose(onto[name][2], want[name], rtol=1e-4, atol=1e-6)
+  committed = 2 * (feats - chosen) / 36 * np.reshape((1, 3), (2, 1, 1, 1))
+  for found, gap in zip(through, (pull, committed, np.zeros_like(pull)), strict=True):
+    np.testing.assert_allclose(found, gap, rtol=1e-4, atol=1e-6)
 
 
 def test_several_steps_agree_with_float64():

@@ -16,13 +16,16 @@ FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 FILES = [path for path in FILES if path.stem != "ablation"]  # it holds variants
 CHOICES = {
   "context.source": ("clip", "image", "vectors", "learned", "none"),
-  "codebook.where": ("embedding", "levels"),
+  "codebook.learning": ("ema", "gradient"),
+  "codebook.where": ("embedding", "levels", "decoder"),
   "data.layout": ("auto", "loco", "mvtec_ad", "plain"),
   "data.source": ("folder", "tfds"),
   "encoder.dtype": ("float32", "bfloat16"),
+  "logical.fusion": ("concat", "attention"),
   "logical.maps": ("reconstruction", "discrepancy", "both"),
   "loss.distance": ("cosine", "mse", "cosine_flat"),
   "scoring.image": ("sources", "max", "top1"),
+  "variant": ("default", "paper"),
 }
 AT_LEAST_ONE = (
   *("checkpoint.every", "checkpoint.keep", "codebook.groups", "codebook.size"),

@@ -132,6 +132,84 @@ def test_the_decoder_fuses_each_level_with_its_priors():
     np.testing.assert_allclose(found[level], want, **CLOSE)
 
 
+def slow_attention(feats, priors, params):
+  """Four heads; each prior's cells, averaged to at most 8 x 8, are keys and values."""
+  tokens = []
+  for at, prior in enumerate(priors):
+    held = np.float64(prior)
+    for axis in (1, 2):
+      while held.shape[axis] > 8:  # twice as fine: a triangle over four cells
+        held = np.moveaxis(halved(np.moveaxis(held, axis, 0)), 0, axis)
+    dense = params[f"in{at}"]
+    rows = held.reshape(len(held), -1, held.shape[-1]) @ np.float64(dense["kernel"])
+    tokens.append(rows + dense["bias"] + params[f"place{at}"])
+  tokens = np.concatenate(tokens, axis=1)
+  held = params["MultiHeadDotProductAttention_0"]
+  queries = np.float64(feats).reshape(len(feats), -1, feats.shape[-1])
+
+  def headed(rows, name):
+    kernel = np.float64(held[name]["kernel"])
+    return np.einsum("bnd,dhk->bhnk", rows, kernel) + held[name]["bias"][None, :, None]
+
+  query, key, value = (
+    headed(rows, name)
+    for rows, name in ((queries, "query"), (tokens, "key"), (tokens, "value"))
+  )
+  logits = np.einsum("bhnk,bhmk->bhnm", query, key) / np.sqrt(query.shape[-1])
+  share = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+  mixed = np.einsum("bhnm,bhmk->bhnk", share, value)
+  kernel = np.float64(held["out"]["kernel"])
+  found = np.einsum("bhnk,hkd->bnd", mixed, kernel) + held["out"]["bias"]
+  return found.reshape(feats.shape)
+
+
+def halved(rows):
+  """Half as many rows: weights 1, 3, 3, 1 of four, fewer at the border."""
+  padded = np.concatenate([0 * rows[:1], rows, 0 * rows[:1]])
+  there = np.pad(np.ones(len(rows)), 1)
+  parts, weights = 0, 0
+  for at, weight in enumerate((1, 3, 3, 1)):
+    parts = parts + weight * padded[at::2][: len(rows) // 2]
+    weights = weights + weight * there[at::2][: len(rows) // 2]
+  return parts / weights.reshape(-1, *[1] * (rows.ndim - 1))
+
+
+def test_attention_agrees_with_float64():
+  feats, priors = (
+    drawn(10, 2, 4, 3, 16),
+    [drawn(11, 2, 16, 4, 5), drawn(12, 2, 1, 2, 3)],
+  )
+  model = fusion.CrossAttention()
+  params = randomised(model.init(jax.random.key(0), feats, priors)["params"])
+  found = model.apply({"params": params}, feats, priors)
+  np.testing.assert_allclose(found, slow_attention(feats, priors, params), **CLOSE)
+
+
+def test_the_decoder_adds_what_attention_finds_and_the_codes_of_its_own_features():
+  embedding, side = drawn(13, 2, 1, 2, 6), (32, 64)
+  priors = {4: [drawn(14, 2, 2, 4, 3)], 3: []}
+  model = fusion.FusionDecoder({3: 5, 4: 7}, 32, 0, "attention")
+
+  def double(level, feats):
+    return level * feats
+
+  given = (embedding, 5, side, priors, double)
+  params = randomised(model.init(jax.random.key(0), *given)["params"])
+  found = model.apply({"params": params}, *given)
+  feats = embedding
+  for level, groups in ((4, 4), (3, 2)):
+    feats = slow_upsample(feats, fusion.grid_at(level, side))
+    feats = slow_block(feats, params[f"fuse{level}"], groups)
+    if priors[level]:
+      feats = feats + slow_attention(feats, priors[level], params[f"attention{level}"])
+    feats = np.concatenate([feats, level * feats], axis=-1)
+    feats = slow_block(feats, params[f"codes{level}"], groups)
+    head = params[f"head{level}"]
+    want = convolved(feats, head["kernel"], 1) + head["bias"]
+    np.testing.assert_allclose(found[level], want, **CLOSE)
+  assert "attention3" not in params
+
+
 def test_levels_between_compared_ones_are_passed_through_without_a_head():
   embedding, side = drawn(8, 1, 1, 1, 4), (32, 32)
   model = fusion.FusionDecoder({2: 5, 4: 7}, 16, 1)

@@ -1,5 +1,6 @@
 """M_LAD: what reaches what, and the novelty maps against brute force."""
 
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -72,7 +73,7 @@ def trained(model, held, feats, valid=(1, 1, 1), steps=3):
       mutable=["codes", "intermediates"],
       rngs={"codes": jax.random.key(step)},
     )
-    held = {"params": held["params"], "codes": changed["codes"]}
+    held = held | {"codes": changed["codes"]}
   return found, held
 
 
@@ -133,9 +134,12 @@ def test_without_context_the_category_changes_nothing():
   assert "vectors" not in held["params"] and "context" not in held["params"]
 
 
-@pytest.mark.parametrize("where", ["embedding", "levels"])
-def test_padding_rows_reach_neither_codes_nor_other_rows(where):
-  config = tiny(codebook__where=where)
+@pytest.mark.parametrize(
+  ("where", "fusion"),
+  [("embedding", "concat"), ("levels", "concat"), ("decoder", "attention")],
+)
+def test_padding_rows_reach_neither_codes_nor_other_rows(where, fusion):
+  config = tiny(codebook__where=where, logical__fusion=fusion)
   model, held = built(config)
   feats = features(7)
   _, plain = trained(model, held, feats, (1, 1, 0))
@@ -196,8 +200,58 @@ def test_novelty_and_use_go_by_the_squared_distance_to_codes():
     np.testing.assert_allclose(found[level].use.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+  ("changes", "books", "attended"),
+  [
+    ({"codebook__where": "decoder"}, {f"codebook{level}" for level in (3, 4, 5)}, {}),
+    ({"logical__fusion": "attention"}, {"codebook"}, {3: 2, 4: 2, 5: 2}),
+    (
+      {"logical__fusion": "attention", "codebook__where": "levels"},
+      {"codebook3", "codebook4"},
+      {3: 2, 4: 2, 5: 1},
+    ),
+  ],
+)
+def test_the_settings_choose_what_is_quantised_and_what_is_attended(
+  changes, books, attended
+):
+  """All of it is used: another code changes what is rebuilt."""
+  model, held = built(tiny(codebook__learning="gradient", **changes))
+  flat = traverse_util.flatten_dict(held["params"], sep="/")
+  found = {name: leaf for name, leaf in flat.items() if "/group" in name}
+  assert {name.rpartition("/")[0] for name in found} == books
+  decoder = held["params"]["decoder"]
+  for level in (3, 4, 5):
+    names = decoder.get(f"attention{level}", {})
+    tokens = [name for name in names if name.startswith("in")]
+    assert len(tokens) == attended.get(level, 0)
+  before = run(model, held, features(14)).rebuilt[3]
+  for name, leaf in found.items():
+    other = traverse_util.unflatten_dict(flat | {name: leaf + 1}, sep="/")
+    after = run(model, held | {"params": other}, features(14)).rebuilt[3]
+    assert np.abs(after - before).max() > 1e-5, name
+
+
+def test_the_codes_losses_are_summed_over_the_codebooks():
+  config = tiny(codebook__learning="gradient", codebook__where="levels")
+  model, held = built(config)
+  feats = on_device(features(15))
+  found = run(model, held, feats)
+  np.testing.assert_array_equal(found.pull, found.commitment)
+  want = 0
+  for level in WIDTHS:
+    unit = logical._root_mean_square(feats[level])
+    own = held["params"][f"codebook{level}_in"]
+    keys = np.asarray(unit) @ np.asarray(own["kernel"][0, 0]) + np.asarray(own["bias"])
+    for group in (0, 1):
+      part = keys[..., 2 * group : 2 * group + 2].reshape(3, -1, 1, 2)
+      codes = np.asarray(held["params"][f"codebook{level}"][f"group{group}"])
+      want += np.square(part - codes).sum(-1).min(-1).mean(-1) / 4
+  np.testing.assert_allclose(found.pull, want, rtol=1e-4)
+
+
 def test_without_codebooks_nothing_is_quantised():
   model, held = built(tiny(codebook__enabled=False))
   found = run(model, held, features(12))
   assert found.levels == {} and "codes" not in held
-  np.testing.assert_array_equal(found.commitment, 0)
+  np.testing.assert_array_equal((found.commitment, found.pull), 0)

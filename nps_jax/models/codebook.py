@@ -31,6 +31,7 @@ class Quantised(NamedTuple):
   codes: Float[Array, "b h w d"]  # straight-through: gradients pass to the input
   index: Int[Array, "g b h w"]
   commitment: Float[Array, " b"]  # mean squared distance to the (constant) codes
+  pull: Float[Array, " b"]  # that of the codes to the (constant) features; 0 with EMA
 
 
 def nearest_code(
@@ -262,6 +263,7 @@ class Codebook(nn.Module):
 
   size: int
   groups: int
+  learning: str  # "ema" (VQ-VAE, appendix A.1) or "gradient" (its equation 3)
   decay: float
   eps: float
   reseed_after: int
@@ -270,9 +272,10 @@ class Codebook(nn.Module):
   def __call__(
     self, feats: Float[Array, "b h w d"], valid: Float[Array, " b"], train: bool
   ) -> Quantised:
-    """The quantised features; updates the codes if `train`, else they stay frozen.
+    """The quantised features; EMA updates the codes if `train`, else they stay frozen.
 
-    Needs the random stream "codes" and the mutable collection "codes" in training.
+    Needs, with EMA, the random stream "codes" and the mutable collection "codes" in
+    training. Codes that learn by gradient are parameters.
     """
     b, h, w, d = feats.shape
     if d % self.groups:
@@ -282,26 +285,26 @@ class Codebook(nn.Module):
       )
     flat = jax.lax.stop_gradient(feats).reshape(b * h * w, self.groups, -1)
     weight = jnp.repeat(valid, h * w)
-    if train:
+    average = self.learning == "ema"
+    if train and average:
       flat, weight = distributed.whole((flat, weight))
-    codes, index = [], []
-    for group in range(self.groups):
-      chosen, at = self._group(group, flat[:, group], weight, train)
-      codes.append(chosen)
-      index.append(at.reshape(b, h, w))
-    codes = jnp.stack(codes, axis=1).reshape(feats.shape)
-    gap = jnp.mean(jnp.square(feats - jax.lax.stop_gradient(codes)), axis=(1, 2, 3))
+    choose = self._averaged if average else self._descending
+    chosen = [
+      choose(f"group{group}", flat[:, group], weight, train)
+      for group in range(self.groups)
+    ]
+    codes = jnp.stack([each for each, _ in chosen], axis=1).reshape(feats.shape)
+    index = jnp.stack([each.reshape(b, h, w) for _, each in chosen])
+    fixed, still = jax.lax.stop_gradient((codes, feats))
+    gap = jnp.mean(jnp.square(feats - fixed), axis=(1, 2, 3))
+    pull = jnp.mean(jnp.square(codes - still), axis=(1, 2, 3))
     through = feats + jax.lax.stop_gradient(codes - feats)
-    return Quantised(codes=through, index=jnp.stack(index), commitment=gap)
+    return Quantised(through, index, gap, jnp.zeros_like(pull) if average else pull)
 
-  def _group(
-    self,
-    group: int,
-    feats: Float[Array, "n d"],
-    weight: Float[Array, " n"],
-    train: bool,
+  def _averaged(
+    self, name: str, feats: Float[Array, "n d"], weight: Float[Array, " n"], train: bool
   ) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
-    name = f"group{group}"
+    """Each feature's code and its index; in training the codes then follow."""
     held = self.variable("codes", name, initial_state, self.size, feats.shape[1])
     if not train or self.is_initializing():
       index = nearest_code(feats, held.value.codes)
@@ -312,3 +315,14 @@ class Codebook(nn.Module):
     )
     self.sow("intermediates", name, perplexity(index, weight, self.size))
     return chosen, index
+
+  def _descending(
+    self, name: str, feats: Float[Array, "n d"], weight: Float[Array, " n"], train: bool
+  ) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
+    """The same with codes that are parameters."""
+    shape = (self.size, feats.shape[1])
+    codes = self.param(name, nn.initializers.normal(1.0), shape)
+    index = nearest_code(feats, jax.lax.stop_gradient(codes))
+    if train:
+      self.sow("intermediates", name, perplexity(index, weight, self.size))
+    return codes[index], index

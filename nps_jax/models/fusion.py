@@ -1,6 +1,6 @@
 """The one-class embedding and the decoder that fuses it with normality priors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from flax import linen as nn
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Grid = tuple[int, int]
+TOKENS, HEADS = 8, 4  # of cross-attention: rows and columns of priors, and its heads
 
 
 def grid_at(level: int, side: Grid) -> Grid:
@@ -77,16 +78,42 @@ class OneClassEmbedding(nn.Module):
     return nn.Conv(self.width, (3, 3), strides=2, padding=((1, 1), (1, 1)))(feats)
 
 
+class CrossAttention(nn.Module):
+  """What each position finds in the priors (decoder queries, prior keys and values).
+
+  A prior of more than TOKENS rows or columns is averaged down to them first.
+  """
+
+  @nn.compact
+  def __call__(
+    self, feats: Float[Array, "b h w d"], priors: Sequence[Float[Array, "b _ _ _"]]
+  ) -> Float[Array, "b h w d"]:
+    b, h, w, width = feats.shape
+    tokens = []
+    for at, prior in enumerate(priors):
+      rows, columns = (min(TOKENS, size) for size in prior.shape[1:3])
+      coarse = jax.image.resize(prior, (b, rows, columns, prior.shape[-1]), "linear")
+      held = nn.Dense(width, name=f"in{at}")(coarse.reshape(b, rows * columns, -1))
+      shape = (rows * columns, width)
+      place = self.param(f"place{at}", nn.initializers.normal(0.02), shape)
+      tokens.append(held + place[None])
+    attention = nn.MultiHeadDotProductAttention(HEADS, qkv_features=width)
+    queries = feats.reshape(b, h * w, width)
+    return attention(queries, jnp.concatenate(tokens, axis=1)).reshape(feats.shape)
+
+
 class FusionDecoder(nn.Module):
   """Rebuilds encoder levels from an embedding and priors, coarse to fine.
 
   At each level: upsample, concatenate the level's priors, 1x1 convolution, residual
-  blocks; a linear 1x1 head where the level is compared.
+  blocks; a linear 1x1 head where the level is compared. With the fusion "attention"
+  the priors are added by cross-attention instead, after the 1x1 convolution.
   """
 
   widths: Mapping[int, int]  # channels of the compared encoder levels
   width: int  # channels from level 4 on; halved at each finer level
   blocks: int
+  fusion: str = "concat"
 
   @nn.compact
   def __call__(
@@ -95,6 +122,7 @@ class FusionDecoder(nn.Module):
     start: int,
     side: Grid,
     priors: Mapping[int, Sequence[Float[Array, "b _ _ _"]]],
+    quantise: Callable[[int, Array], Array] | None = None,
   ) -> dict[int, Float[Array, "b _ _ _"]]:
     """The rebuilt levels.
 
@@ -102,14 +130,23 @@ class FusionDecoder(nn.Module):
       embedding: features at level `start`, coarser than all compared levels.
       start: the embedding's level; its grid is grid_at(start, side).
       side: height and width of the image in pixels.
-      priors: maps to fuse at each level from start - 1 down, at that level's grid.
+      priors: maps to fuse at each level from start - 1 down, at that level's grid; for
+        attention at any.
+      quantise: the codes of the decoder's own features at a level, to join these.
     """
     feats, rebuilt = embedding, {}
     for level in range(start - 1, min(self.widths) - 1, -1):
       width = level_width(self.width, level)
       feats = upsample(feats, grid_at(level, side))
-      feats = jnp.concatenate([feats, *priors.get(level, ())], axis=-1)
+      given = priors.get(level, ())
+      if self.fusion == "concat":
+        feats = jnp.concatenate([feats, *given], axis=-1)
       feats = ConvBlock(width, kernel=1, name=f"fuse{level}")(feats)
+      if self.fusion == "attention" and given:
+        feats += CrossAttention(name=f"attention{level}")(feats, given)
+      if quantise is not None:
+        feats = jnp.concatenate([feats, quantise(level, feats)], axis=-1)
+        feats = ConvBlock(width, kernel=1, name=f"codes{level}")(feats)
       for block in range(self.blocks):
         feats = ResidualBlock(name=f"level{level}_block{block}")(feats)
       if level in self.widths:

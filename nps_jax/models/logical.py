@@ -24,6 +24,7 @@ class Reconstruction(NamedTuple):
   local: dict[int, Float[Array, "b _ _ _"]]  # the local head's guess of `rebuilt`
   levels: dict[int, codebook.Levelled]  # of each level with codes of its own
   commitment: Float[Array, " b"]
+  pull: Float[Array, " b"]  # of codes that learn by gradient
 
 
 class LocalHead(nn.Module):
@@ -86,14 +87,17 @@ class LogicalModule(nn.Module):
     )(feats[self.deepest])
     start = self.deepest + settings.strides
     priors = self._context(vectors, category, start, side)
-    embedding, commitment = self._quantise(feats, embedding, priors, valid, train)
+    held = self._quantise(feats, embedding, priors, valid, train)
+    embedding = jnp.concatenate([embedding, *held.beside], axis=-1)
     decoder = fusion.FusionDecoder(
-      self.widths, settings.width, settings.blocks, name="decoder"
+      *(self.widths, settings.width, settings.blocks, settings.fusion), name="decoder"
     )
-    rebuilt = decoder(embedding, start, side, priors)
+    own = self._own_codes(held, valid, train)
+    rebuilt = decoder(embedding, start, side, priors, own)
     local = LocalHead(self.widths, settings.local_width, name="local")(feats)
     levels = self._level_codes(feats, valid, train)
-    return Reconstruction(rebuilt, local, levels, commitment)
+    losses = ([jnp.zeros_like(valid), *each] for each in (held.commitment, held.pull))
+    return Reconstruction(rebuilt, local, levels, *map(sum, losses))
 
   def _level_codes(
     self,
@@ -135,6 +139,13 @@ class LogicalModule(nn.Module):
     )
     return {level: [prior] for level, prior in zip(levels, maps, strict=True)}
 
+  def _book(self, name: str) -> codebook.Codebook:
+    book = self.config.codebook
+    return codebook.Codebook(
+      *(book.size, book.groups, book.learning, book.decay, book.eps, book.reseed_after),
+      name=name,
+    )
+
   def _quantise(
     self,
     feats: Mapping[int, Float[Array, "b _ _ _"]],
@@ -142,24 +153,46 @@ class LogicalModule(nn.Module):
     priors: dict[int, list[Float[Array, "b _ _ _"]]],
     valid: Float[Array, " b"],
     train: bool,
-  ) -> tuple[Float[Array, "b h w c"], Float[Array, " b"]]:
-    """The embedding with its codes, and the commitment; level codes join `priors`."""
+  ) -> "Codes":
+    """The codes that join the embedding or the priors, with their losses."""
+    book, found = self.config.codebook, Codes([], [], [])
+    if book.enabled and book.where == "embedding":
+      codes = found.add(self._book("codebook")(embedding, valid, train))
+      found.beside.append(codes)
+      if self.config.logical.fusion == "attention":
+        for given in priors.values():
+          given.append(codes)
+    if book.enabled and book.where == "levels":
+      for level in self.widths:
+        keys = nn.Conv(book.width, (1, 1), name=f"codebook{level}_in")(feats[level])
+        held = self._book(f"codebook{level}")(keys, valid, train)
+        priors[level].append(found.add(held))
+    return found
+
+  def _own_codes(self, found: "Codes", valid: Float[Array, " b"], train: bool):
+    """What quantises the decoder's own features, if they are to be."""
     book = self.config.codebook
-    commitment = jnp.zeros_like(valid)
-    if not book.enabled:
-      return embedding, commitment
-    settings = (book.size, book.groups, book.decay, book.eps, book.reseed_after)
-    if book.where == "embedding":
-      quantised = codebook.Codebook(*settings, name="codebook")(embedding, valid, train)
-      both = jnp.concatenate([embedding, quantised.codes], axis=-1)
-      return both, quantised.commitment
-    for level in self.widths:
-      keys = nn.Conv(book.width, (1, 1), name=f"codebook{level}_in")(feats[level])
-      held = codebook.Codebook(*settings, name=f"codebook{level}")
-      quantised = held(keys, valid, train)
-      priors[level].append(quantised.codes)
-      commitment += quantised.commitment
-    return embedding, commitment
+    if not book.enabled or book.where != "decoder":
+      return None
+
+    def quantise(level: int, feats: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
+      return found.add(self._book(f"codebook{level}")(feats, valid, train))
+
+    return quantise
+
+
+class Codes(NamedTuple):
+  """What the decoder's codebooks say, as it gathers."""
+
+  beside: list[Float[Array, "b h w d"]]  # codes of the embedding, which they join
+  commitment: list[Float[Array, " b"]]
+  pull: list[Float[Array, " b"]]
+
+  def add(self, held: codebook.Quantised) -> Float[Array, "b h w d"]:
+    """Keeps the losses, passes on the codes."""
+    self.commitment.append(held.commitment)
+    self.pull.append(held.pull)
+    return held.codes
 
 
 def _root_mean_square(feats: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
