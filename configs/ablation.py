@@ -9,6 +9,8 @@ of configs/loco.py, for example, codes-512 is the default.
 Hardware, hours and scores: not measured yet; no figure is claimed here.
 """
 
+from nps_jax import config as settings
+
 ALONE = {
   "context.source": "none",
   "codebook.enabled": False,
@@ -33,6 +35,7 @@ def get_variants():
     # Which features are quantised for the decoder.
     "codes-embedding": {"codebook.where": "embedding"},
     "codes-levels": {"codebook.where": "levels"},
+    "codes-decoder": {"codebook.where": "decoder"},
     # How many codes a group has.
     "codes-64": {"codebook.size": 64},
     "codes-256": {"codebook.size": 256},
@@ -42,6 +45,11 @@ def get_variants():
     "decay-0.9": {"codebook.decay": 0.9},
     "decay-0.99": {"codebook.decay": 0.99},
     "decay-0.999": {"codebook.decay": 0.999},
+    # By gradient instead of averages, and as one group instead of eight.
+    "codes-gradient": {"codebook.learning": "gradient"},
+    "groups-1": {"codebook.groups": 1},
+    # How the decoder reads its priors.
+    "attention": {"logical.fusion": "attention"},
     # The logical module's maps.
     "maps-reconstruction": {"logical.maps": "reconstruction"},
     "maps-discrepancy": {"logical.maps": "discrepancy"},
@@ -62,10 +70,6 @@ def get_variants():
     "global-0": {"scoring.global_weight": 0.0},
     # Without the level codebooks: neither their novelty maps nor their counts.
     "no-novelty": {"codebook.map_levels": ()},
-    # The paper's plain form.
-    "paper": {
-      "scoring.image": "max",
-      "scoring.global_weight": 0.0,
-      "codebook.map_levels": (),
-    },
+    # The published form.
+    "paper": {"variant": "paper", **settings.PAPER},
   }

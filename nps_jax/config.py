@@ -1,9 +1,20 @@
 """Every setting of the project, once: its default and what it means."""
 
+from collections.abc import Collection
 import hashlib
 import json
 
 import ml_collections
+
+PAPER = {  # what the published method has in place of ours; see README
+  "codebook.where": "levels",
+  "codebook.groups": 1,
+  "codebook.map_levels": (),
+  "logical.maps": "reconstruction",
+  "scoring.image": "max",
+  "scoring.global_weight": 0.0,
+  "scoring.positionwise": False,
+}
 
 
 def defaults() -> ml_collections.ConfigDict:
@@ -97,6 +108,19 @@ def defaults() -> ml_collections.ConfigDict:
   checkpoint.keep = 3  # newest checkpoints that stay
 
   return config.lock()
+
+
+def apply_variant(
+  config: ml_collections.ConfigDict, given: Collection[str] = ()
+) -> None:
+  """Sets the fields of the config's variant, but for those that are given."""
+  if config.variant == "paper":
+    for name in set(PAPER) - set(given):
+      *sections, field = name.split(".")
+      section = config
+      for each in sections:
+        section = section[each]
+      section[field] = PAPER[name]
 
 
 def fingerprint(config: ml_collections.ConfigDict) -> str:

@@ -95,8 +95,9 @@ def load(
     config = held["config"].value
     if config is None:
       raise ValueError("--config is missing; give a file of configs/.")
-    settings.validate(config)
     given = dict(config_flags.get_override_values(held["config"]))
+    settings.apply_variant(config, given)
+    settings.validate(config)
     file = config_flags.get_config_filename(held["config"])
   except (absl_flags.Error, AttributeError, KeyError, TypeError) as error:
     raise ValueError(f"The flags cannot be read: {error}") from error

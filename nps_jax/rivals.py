@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import ml_collections
-from ml_collections import config_flags
 import numpy as np
 
 from nps_jax import checkpoints
@@ -27,6 +26,7 @@ from nps_jax import evaluate
 from nps_jax import gaussian
 from nps_jax import inference
 from nps_jax import scoring
+from nps_jax import train
 from nps_jax import variants
 from nps_jax.data import checking
 from nps_jax.data import decoding
@@ -36,6 +36,7 @@ from nps_jax.data import sources
 from nps_jax.metrics import category
 from nps_jax.models import weights
 
+RIVAL = flags.DEFINE_enum("rival", None, variants.RIVALS, "Which of the two.")
 SHARE = 0.1  # of all patches that the memory keeps
 PROJECTED = 64  # dimensions in which the patches to keep are chosen
 ROUND = 512  # patches chosen between two passes over all of them
@@ -246,14 +247,11 @@ def main(argv: Sequence[str]) -> None:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Settings need --config.")
   console.listen()
   try:
-    run(RIVAL.value, CONFIG.value, pathlib.Path(WORKDIR.value))
+    run(RIVAL.value, train.chosen(), train.local(train.WORKDIR.value))
   except (ValueError, OSError) as error:
     raise SystemExit(f"Error: {error}") from error
 
 
 if __name__ == "__main__":
-  RIVAL = flags.DEFINE_enum("rival", None, variants.RIVALS, "Which.")
-  CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
-  WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.")
   flags.mark_flags_as_required(["rival", "config", "workdir"])
   app.run(main)

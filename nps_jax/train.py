@@ -12,8 +12,10 @@ import sys
 from absl import app
 from absl import flags
 from absl import logging
+import ml_collections
 from ml_collections import config_flags
 
+from nps_jax import config as settings
 from nps_jax import console
 from nps_jax import distributed
 from nps_jax import evaluate
@@ -41,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     if MULTIHOST.value:
       distributed.initialise()
     interruption.listen()  # after JAX, which would take SIGTERM for its own
-    config, workdir = CONFIG.value, local(WORKDIR.value)
+    config, workdir = chosen(), local(WORKDIR.value)
     if config.data.synthetic and not config.data.root:
       config.data.root = str(draw(config, workdir / "data"))
     finish(trainer.fit(config, workdir))
@@ -50,6 +52,14 @@ def main(argv: Sequence[str]) -> None:
   except KeyboardInterrupt:
     print("Stopped; start the same command again to go on.", file=sys.stderr)
     raise SystemExit(interruption.EXIT) from None
+
+
+def chosen() -> ml_collections.ConfigDict:
+  """The config under its flags, which go before the fields of its variant."""
+  config = CONFIG.value
+  given = config_flags.get_override_values(flags.FLAGS[CONFIG.name])
+  settings.apply_variant(config, given)
+  return config
 
 
 def local(workdir: str) -> pathlib.Path:

@@ -248,3 +248,39 @@ def test_every_file_gives_a_locked_config_that_validates(path):
   assert leaves(config) != leaves(settings.defaults())
   assert leaves(module.get_config()) == leaves(config)
   assert f"--config=configs/{path.name} " in module.__doc__
+
+
+def test_the_paper_s_variant_sets_its_fields_but_for_those_that_are_given():
+  config = settings.defaults()
+  settings.apply_variant(config)
+  assert config == settings.defaults()
+  config.variant, config.codebook.groups = "paper", 2
+  settings.apply_variant(config, ("variant", "codebook.groups"))
+  settings.validate(config)
+  changed = {
+    name: value
+    for name, value in leaves(config).items()
+    if value != leaves(settings.defaults())[name]
+  }
+  assert changed == settings.PAPER | {"variant": "paper", "codebook.groups": 2}
+
+
+def test_the_variant_is_a_flag_of_the_command(tmp_path):
+  """It is applied before anything else is found wrong, here the missing data."""
+  code = f"""
+import sys
+from absl import app, flags
+from nps_jax import train, trainer
+def fit(config, workdir):
+  print(config.variant, config.scoring.image, config.scoring.global_weight)
+  raise ValueError("enough")
+trainer.fit = fit
+sys.argv = ["train", "--config={FILES[0].parent / "loco.py"}", "--workdir={tmp_path}",
+  "--config.variant=paper", "--config.scoring.global_weight=2"]
+app.run(train.main)
+"""
+  found = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, check=False
+  )
+  assert found.stdout == "paper max 2.0\n", found.stderr
+  assert found.stderr.rstrip().endswith("Error: enough")

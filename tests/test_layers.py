@@ -15,8 +15,8 @@ FLOORS = {
   2: "checkpoints detector plan telemetry variants",
   3: "inference trainer",
   4: "benchmark evaluate predict",
-  5: "rivals train",
-  6: "sweep",
+  5: "train",
+  6: "rivals sweep",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 FLOOR[""] = 0  # nps_jax/__init__.py, which every import runs first

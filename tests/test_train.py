@@ -16,7 +16,8 @@ from nps_jax import train
 @pytest.fixture
 def door(root, tmp_path, monkeypatch):
   """The command's flags, without absl; its handler of SIGTERM is put back."""
-  flags = {"CONFIG": runs.config(root), "WORKDIR": str(tmp_path), "MULTIHOST": False}
+  flags = {"WORKDIR": str(tmp_path), "MULTIHOST": False}
+  monkeypatch.setattr(train, "chosen", lambda: runs.config(root))
   for name, value in flags.items():
     monkeypatch.setattr(train, name, types.SimpleNamespace(value=value))
   before = signal.getsignal(signal.SIGTERM)

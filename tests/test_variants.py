@@ -118,6 +118,10 @@ def test_the_ablation_repeats_only_the_default():
     *("codes-embedding", "codes-512", "decay-0.99", "maps-both"),
     *("distance-cosine", "image-sources"),
   ]
+  paper = variants.changed(config, "paper", variants.read(ABLATION)["paper"])
+  config.variant = "paper"
+  settings.apply_variant(config)
+  assert paper == config
 
 
 def test_the_ablation_adds_priors_to_the_decoder_alone():
