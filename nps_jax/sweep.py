@@ -34,6 +34,7 @@ from nps_jax.data import synthetic
 from nps_jax.report import sweep_table
 
 LOG, STARTED = "train.log", "started.json"  # in a run: its output; how it was started
+COMPILED = ".compiled"  # folder beside the runs: JAX's cache
 TABLE = "sweep.json"  # beside it .csv and .md
 TAIL = 15  # lines of a failed run's log that are shown
 PLACES = ("data.root", "encoder.weights")  # fields that are the same if their paths are
@@ -108,7 +109,7 @@ def train(sweep: plan.Sweep, run: plan.Run) -> Results:
     draw(run, sweep.config.image_size)
   words, log = command(run), run.folder / LOG
   _write_json(run.folder / STARTED, {"command": words, "package": package()})
-  status = execute(words, log)
+  status = execute(words, log, sweep.out / COMPILED)
   if status == interruption.EXIT:
     raise KeyboardInterrupt
   if status:
@@ -143,16 +144,20 @@ def draw(run: plan.Run, size: int) -> None:
         )
 
 
-def execute(words: Sequence[str], log: pathlib.Path) -> int:
+def execute(words: Sequence[str], log: pathlib.Path, compiled: pathlib.Path) -> int:
   """Runs the command, its output added to the log; returns its exit status.
+
+  What it compiles it keeps in a folder, unless the environment names another one:
+  most runs of a sweep compile the same.
 
   An interruption is passed on to it, and its end awaited; a second one kills it. It has
   a process group of its own, so that the Ctrl-C of a terminal reaches it only once.
   """
+  own = {"PYTHONUNBUFFERED": "1"}  # else an error precedes its cause
   with log.open("ab") as file:
     child = subprocess.Popen(
       words,
-      env=os.environ | {"PYTHONUNBUFFERED": "1"},  # else an error precedes its cause
+      env={"JAX_COMPILATION_CACHE_DIR": str(compiled)} | os.environ | own,
       stdin=subprocess.DEVNULL,
       stdout=file,
       stderr=subprocess.STDOUT,

@@ -320,6 +320,20 @@ def test_variants_of_the_same_settings_share_their_runs(fake, flags, tmp_path):
   assert "like has the same settings as default, and shares its runs." in text
 
 
+@pytest.mark.parametrize("named", [None, "elsewhere"])
+def test_runs_share_what_they_compile(fake, flags, tmp_path, monkeypatch, named):
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+  if named:
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", named)
+  held = tmp_path / "held"
+  text = (
+    f"open({str(held)!r}, 'a').write(os.environ['JAX_COMPILATION_CACHE_DIR'] + ' ')"
+  )
+  fake.first = {f"default/{each}/seed0": text for each in "ab"}
+  sweep.main([*flags, "--seeds=0", "--only=default"])
+  assert held.read_text().split() == [named or str(tmp_path / "out/.compiled")] * 2
+
+
 def test_unified_trains_one_model_with_a_row_for_each_category(fake, flags, tmp_path):
   sweep.main([*flags, "--unified", "--only=small", "--seeds=4"])
   assert fake.started == ["small/unified/seed4"]
