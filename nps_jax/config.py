@@ -61,6 +61,10 @@ def defaults() -> ml_collections.ConfigDict:
   codebook.map_levels = (2, 3, 4)  # whose distance to codes of their own is a map
   codebook.map_size = 2048  # codes per level, for that map and for their own counts
   codebook.map_decay = 0.99  # of these codes' EMA statistics; lower for short trainings
+  codebook.memory = (
+    0.0  # share of all normal patches that a memory keeps, whose distance
+  )
+  # is one more map; 0: none
   codebook.decay = 0.99  # of the EMA statistics
   codebook.eps = 1e-5  # Laplace smoothing of the counts
   codebook.commitment = 0.25  # weight of the commitment loss
@@ -176,6 +180,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     "data.validation_fraction": (0 < config.data.validation_fraction < 1, "in (0, 1)"),
     "codebook.decay": (0 <= config.codebook.decay < 1, "in [0, 1)"),
     "codebook.map_decay": (0 <= config.codebook.map_decay < 1, "in [0, 1)"),
+    "codebook.memory": (0 <= config.codebook.memory <= 1, "in [0, 1]"),
     "scoring.global_weight": (config.scoring.global_weight >= 0, "0 or more"),
     "scoring.high": (0 < config.scoring.high <= 1, "a quantile in (0, 1]"),
     "scoring.low": (

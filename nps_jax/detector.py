@@ -14,6 +14,7 @@ from nps_jax import losses
 from nps_jax import scoring
 from nps_jax.models import encoder as encoders
 from nps_jax.models import logical
+from nps_jax.models import memory
 from nps_jax.models import structural
 
 Tree = Any  # a nested dict of arrays
@@ -132,6 +133,15 @@ class Detector:
       terms["codebook/perplexity"] = jnp.mean(jnp.stack(use))
     return total, (changed.get("codes", {}), terms)
 
+  def patches(self, feats: Levels) -> Float[Array, "b h w d"]:
+    """What the memory of normal patches holds: the coarse levels, each at length 1.
+
+    At their own lengths, as in PatchCore, light and contrast decide (ours).
+    """
+    coarse = [level for level in self.levels if level >= scoring.COARSE]
+    chosen = coarse or self.levels[-1:]
+    return memory.patches({level: losses.unit(feats[level]) for level in chosen})
+
   def raw_scores(
     self,
     params: Tree,
@@ -139,8 +149,13 @@ class Detector:
     feats: Levels,
     category: Int[Array, " b"],
     valid: Float[Array, " b"],
+    normal: Float[Array, "k d"] | None = None,
   ) -> scoring.RawScores:
-    """Uncalibrated maps and pooled statistics; the codebooks stay as they are."""
+    """Uncalibrated maps and pooled statistics; the codebooks stay as they are.
+
+    Args:
+      normal: the memory of the images' category; None: no map of it.
+    """
     side = (self.config.image_size,) * 2
     grid = (self.config.image_size // scoring.STRIDE,) * 2
     distance = self.config.loss.distance
@@ -155,6 +170,9 @@ class Detector:
       maps["discrepancy"] = scoring.raw_map(found.rebuilt, found.local, distance, grid)
     for level, each in found.levels.items():
       maps[f"{scoring.NOVELTY}{level}"] = scoring.on_grid(each.novelty, grid)
+    if normal is not None:
+      gap = memory.distance(self.patches(feats), normal)
+      maps[scoring.MEMORY] = scoring.on_grid(gap, grid)
     if self.config.structural.enabled:
       rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
       maps["structural"] = scoring.raw_map(feats, rebuilt, distance, grid)

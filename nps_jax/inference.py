@@ -10,7 +10,7 @@ from typing import Any
 from absl import logging
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float16, Float32, Int
 import ml_collections
 import numpy as np
 from PIL import Image
@@ -28,9 +28,11 @@ from nps_jax.data import records
 from nps_jax.data import sources
 from nps_jax.metrics import category as measures
 from nps_jax.models import image_context
+from nps_jax.models import memory
 
 Tree = Any
 CALIBRATION = "calibration.npz"
+BATCH = 8  # images at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +49,13 @@ class Run:
 
   @functools.cached_property
   def forward(self):
-    """The compiled function (frozen, variables, vectors, batch) -> raw scores."""
+    """The compiled function (frozen, variables, vectors, normal, batch) -> scores."""
 
-    def forward(frozen: Tree, variables: Tree, vectors, batch: records.Batch):
+    def forward(frozen: Tree, variables: Tree, vectors, normal, batch: records.Batch):
       model = dataclasses.replace(self.model, vectors=vectors)
       feats = model.features(frozen, batch.image)
-      return model.raw_scores(
-        variables["params"], variables["codes"], feats, batch.context, batch.valid
-      )
+      held = (variables["params"], variables["codes"])
+      return model.raw_scores(*held, feats, batch.context, batch.valid, normal)
 
     return jax.jit(forward)
 
@@ -100,25 +101,49 @@ def calibrate(run: Run, datasets: Sequence[records.Dataset]) -> Run:
     stored = scoring.load(path, checkpoints.AGAIN)
     return dataclasses.replace(run, calibrations=stored)
   for data in datasets:
-    validation = collect(run, data.validation, data.category)
-    training = collect(run, data.train, data.category)
+    normal = remember(run, data)
+    validation = collect(run, data.validation, data.category, normal)
+    training = collect(run, data.train, data.category, normal[:0])
     logging.info(
       "Calibrating %s on %d validation images.", data.category, len(data.validation)
     )
-    scales[data.category] = scoring.fit(
-      run.about.config.scoring, validation, training.pooled
-    )
+    found = scoring.fit(run.about.config.scoring, validation, training.pooled)
+    scales[data.category] = found._replace(memory=normal)
   if distributed.is_lead():
     scoring.save(path, scales)
   distributed.barrier("calibration")
   return dataclasses.replace(run, calibrations=scales)
 
 
+def remember(run: Run, data: records.Dataset) -> Float16[np.ndarray, "k d"]:
+  """A category's memory: a greedy choice of its training images' patches."""
+  config = run.about.config
+  if not config.codebook.memory:
+    return np.zeros((0, 0), np.float16)
+
+  @jax.jit
+  def forward(frozen: Tree, images):
+    return run.model.patches(run.model.features(frozen, images)).astype(jnp.float16)
+
+  mesh = distributed.mesh(distributed.round_up(BATCH))
+  frozen, parts = distributed.put_replicated(mesh, run.frozen["encoder"]), []
+  for rows in batches(run, mesh, data.train, [0] * len(data.train)):
+    found = distributed.gather((rows.valid, forward(frozen, rows.image)))
+    parts.append(found[1][found[0] > 0])
+  patches = np.concatenate(parts)
+  patches = patches.reshape(-1, patches.shape[-1])
+  count = max(1, round(config.codebook.memory * len(patches)))
+  return patches[memory.coreset(patches, count, config.seed)]
+
+
 def collect(
-  run: Run, images: Sequence[records.Record], category: str
+  run: Run,
+  images: Sequence[records.Record],
+  category: str,
+  normal: Float16[np.ndarray, "k d"],
 ) -> scoring.RawScores:
   """The raw scores of all the images, in order."""
-  parts = [rows for _, rows in stream(run, images, category)]
+  parts = [rows for _, rows in stream(run, images, category, normal)]
   return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
@@ -127,7 +152,7 @@ def scores(
 ) -> Iterator[tuple[records.Record, Float[np.ndarray, "y x"], float]]:
   """Each record with its calibrated map on the stride-4 grid and its image score."""
   config, calibration = run.about.config.scoring, run.calibrations[category]
-  for index, raw in stream(run, images, category):
+  for index, raw in stream(run, images, category, calibration.memory):
     maps = scoring.fused_map(config, calibration, raw)
     values = scoring.image_score(config, calibration, raw)
     for at, each, value in zip(index, maps, values, strict=True):
@@ -195,29 +220,47 @@ def at_size(
 
 
 def stream(
-  run: Run, images: Sequence[records.Record], category: str, batch_size: int = 8
+  run: Run,
+  images: Sequence[records.Record],
+  category: str,
+  normal: Float16[np.ndarray, "k d"],
 ) -> Iterator[tuple[Int[np.ndarray, " n"], scoring.RawScores]]:
-  """Batches of (record indices, raw scores), without padding rows, in order."""
-  mesh = distributed.mesh(distributed.round_up(batch_size))
+  """Batches of (record indices, raw scores), without padding rows, in order.
+
+  Args:
+    normal: the category's memory; empty: there is no map of it.
+  """
+  mesh = distributed.mesh(distributed.round_up(BATCH))
   frozen = distributed.put_replicated(mesh, run.frozen["encoder"])
   variables = distributed.put_replicated(mesh, run.variables)
   vectors, rows_of = contexts(run, images, category)
   vectors = distributed.put_replicated(mesh, vectors)
+  held = distributed.put_replicated(mesh, np.float32(normal)) if len(normal) else None
+  for rows in batches(run, mesh, images, rows_of):
+    index, valid, raw = distributed.gather(
+      (rows.index, rows.valid, run.forward(frozen, variables, vectors, held, rows))
+    )
+    keep = np.flatnonzero(valid)
+    yield index[keep], jax.tree.map(operator.itemgetter(keep), raw)
+
+
+def batches(
+  run: Run,
+  mesh: jax.sharding.Mesh,
+  images: Sequence[records.Record],
+  contexts: Sequence[int],
+) -> Iterator[records.Batch]:
+  """The images' batches, spread over all devices."""
   for batch in pipeline.eval_batches(
     images,
-    rows_of,
-    batch_size=distributed.round_up(batch_size),
+    contexts,
+    batch_size=distributed.round_up(BATCH),
     size=run.about.config.image_size,
     threads=run.about.config.data.threads,
     shard_index=distributed.host_index(),
     shard_count=distributed.host_count(),
   ):
-    rows = distributed.put_rows(mesh, batch)
-    index, valid, raw = distributed.gather(
-      (rows.index, rows.valid, run.forward(frozen, variables, vectors, rows))
-    )
-    keep = np.flatnonzero(valid)
-    yield index[keep], jax.tree.map(operator.itemgetter(keep), raw)
+    yield distributed.put_rows(mesh, batch)
 
 
 def contexts(

@@ -7,14 +7,13 @@ nothing to calibrate on them, and both read the encoder's levels from COARSE on.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 import pathlib
 
 from absl import app
 from absl import flags
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float
 import ml_collections
 import numpy as np
 
@@ -34,13 +33,11 @@ from nps_jax.data import pipeline
 from nps_jax.data import records
 from nps_jax.data import sources
 from nps_jax.metrics import category
+from nps_jax.models import memory
 from nps_jax.models import weights
 
 RIVAL = flags.DEFINE_enum("rival", None, variants.RIVALS, "Which of the two.")
 SHARE = 0.1  # of all patches that the memory keeps
-PROJECTED = 64  # dimensions in which the patches to keep are chosen
-ROUND = 512  # patches chosen between two passes over all of them
-CANDIDATES = 8192  # patches that these are chosen among
 
 MOMENTS = (np.mean, np.std)
 
@@ -111,111 +108,23 @@ def memory_maps(
   normal: Levels, test: Levels, grid: tuple[int, int], config
 ) -> Float[np.ndarray, "n y x"]:
   """The distance to the nearest patch of the memory, on the grid, smoothed."""
-  held = patches(normal)
-  memory = jnp.asarray(held[coreset(held, round(SHARE * len(held)), config.seed)])
-
-  @jax.jit
-  def nearest(rows: Float[Array, "p d"]) -> Float[Array, " p"]:
-    return jnp.sqrt(jnp.min(squared_distances(rows, memory), axis=1))
-
-  finest = next(iter(test.values()))
-  maps = []
-  for at in range(len(finest)):
-    rows = patches({level: feats[at : at + 1] for level, feats in test.items()})
-    maps.append(np.asarray(nearest(rows)).reshape(finest.shape[1:3]))
-  gaps = scoring.on_grid(jnp.asarray(np.stack(maps)), grid)
-  return scoring.smooth(np.asarray(gaps), config.scoring.smoothing)
+  rows = _patches(normal)
+  rows = rows.reshape(-1, rows.shape[-1])
+  kept = memory.coreset(rows, round(SHARE * len(rows)), config.seed)
+  held, nearest = jnp.asarray(rows[kept]), jax.jit(memory.distance)
+  gaps = [np.asarray(nearest(each[None], held)) for each in _patches(test)]
+  maps = scoring.on_grid(jnp.asarray(np.concatenate(gaps)), grid)
+  return scoring.smooth(np.asarray(maps), config.scoring.smoothing)
 
 
-def patches(levels: Levels) -> Float[np.ndarray, "p d"]:
-  """Every cell of the finest level: the mean of 3 x 3 cells of each level, in a row.
-
-  Coarser levels are resized to the finest one's grid, as in PatchCore.
-  """
+def _patches(levels: Levels) -> Float[np.ndarray, "n h w d"]:
+  """All images' patches, found one image at a time."""
+  joined, count = jax.jit(memory.patches), len(next(iter(levels.values())))
   rows = [
-    np.asarray(_joined({level: feats[at] for level, feats in levels.items()}))
-    for at in range(len(next(iter(levels.values()))))
+    joined({level: feats[at : at + 1] for level, feats in levels.items()})
+    for at in range(count)
   ]
-  return np.concatenate(rows)
-
-
-@jax.jit
-def _joined(levels: Mapping[int, Float[Array, "_ _ _"]]) -> Float[Array, "p d"]:
-  """One image's patches."""
-  grid, parts = next(iter(levels.values())).shape[:2], []
-  for feats in levels.values():
-    padded = jnp.pad(feats, ((1, 1), (1, 1), (0, 0)), "edge")
-    size = (3, 3, 1)
-    mean = jax.lax.reduce_window(padded, 0.0, jax.lax.add, size, (1, 1, 1), "VALID") / 9
-    parts.append(jax.image.resize(mean, (*grid, feats.shape[-1]), "bilinear"))
-  return jnp.concatenate(parts, axis=-1).reshape(grid[0] * grid[1], -1)
-
-
-def squared_distances(
-  rows: Float[Array, "p d"], others: Float[Array, "q d"]
-) -> Float[Array, "p q"]:
-  """Between all pairs, at least 0."""
-  inner = rows @ others.T
-  lengths = jnp.sum(rows**2, axis=1)[:, None] + jnp.sum(others**2, axis=1)[None]
-  return jnp.maximum(lengths - 2 * inner, 0)
-
-
-def coreset(
-  rows: Float[np.ndarray, "n d"], count: int, seed: int
-) -> Int[np.ndarray, " count"]:
-  """Rows, each the farthest from those before it; the first at random.
-
-  Distances are those of a random projection to PROJECTED dimensions. The farthest row
-  is sought among CANDIDATES only, for as long as no other row can be farther: those
-  others' distances are brought up to date after ROUND choices, and only ever fall.
-  """
-  rng = np.random.default_rng(seed)
-  if rows.shape[1] > PROJECTED:
-    rows = rows @ rng.normal(size=(rows.shape[1], PROJECTED)).astype(np.float32)
-  points = jnp.asarray(rows, jnp.float32)
-  gap = jnp.full(len(rows), jnp.inf)
-  chosen, fresh = [], [int(rng.integers(len(rows)))]
-  while True:
-    chosen += fresh
-    if len(chosen) >= count:
-      return np.array(chosen[:count])
-    fresh = np.resize(fresh, ROUND)  # repeated, for one compiled shape
-    gap = _nearer(gap, points, points[fresh])
-    found, held = _farthest(gap, points, min(CANDIDATES, len(rows) - 1))
-    fresh = np.asarray(found)[: int(held)].tolist()
-
-
-@jax.jit
-def _nearer(
-  gap: Float[Array, " n"], points: Float[Array, "n d"], fresh: Float[Array, "r d"]
-) -> Float[Array, " n"]:
-  return jnp.minimum(gap, jnp.min(squared_distances(points, fresh), axis=1))
-
-
-@partial(jax.jit, static_argnums=2)
-def _farthest(
-  gap: Float[Array, " n"], points: Float[Array, "n d"], candidates: int
-) -> tuple[Int[Array, " r"], Int[Array, ""]]:
-  """Up to ROUND next choices among the candidates, and how many there are."""
-  top, index = jax.lax.top_k(gap, candidates + 1)
-  others, top, index = top[-1], top[:-1], index[:-1]
-  near = points[index]
-
-  def more(carry):
-    held, _, top = carry
-    return (held < ROUND) & (
-      (jnp.max(top) >= others) & (jnp.max(top) > 0) | (held == 0)
-    )
-
-  def choose(carry):
-    held, found, top = carry
-    best = jnp.argmax(top)
-    gaps = jnp.sum((near - near[best][None]) ** 2, axis=1)
-    return held + 1, found.at[held].set(index[best]), jnp.minimum(top, gaps)
-
-  start = (jnp.int32(0), jnp.zeros(ROUND, index.dtype), top)
-  held, found, _ = jax.lax.while_loop(more, choose, start)
-  return found, held
+  return np.concatenate([np.asarray(each) for each in rows])
 
 
 def run(name: str, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:

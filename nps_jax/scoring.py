@@ -8,7 +8,7 @@ from typing import NamedTuple
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float16
 import numpy as np
 from scipy import ndimage
 from scipy import special
@@ -18,6 +18,7 @@ from nps_jax import integrity
 from nps_jax import losses
 
 STRUCTURAL = "structural"  # the structural module's map; others are the logical one's
+MEMORY = "memory"  # the map of the distance to normal patches
 NOVELTY = "novelty"  # begins the names of the level codebooks' maps
 STRIDE = 4  # raw maps have one cell for each 4 x 4 pixels of the model's input
 COARSE = 3  # first level whose features are pooled: finer ones follow the light
@@ -41,6 +42,7 @@ class Calibration(NamedTuple):
   gaussians: dict[str, gaussian.Gaussian]  # of the pooled statistics
   evidence: dict[str, Float[np.ndarray, "2"]]  # each source's mean and spread
   sides: dict[str, Float[np.ndarray, "2"]]  # likewise of "local" and "global" evidence
+  memory: Float16[np.ndarray, "k d"] = np.zeros((0, 0), np.float16)  # normal patches
 
 
 def raw_map(
@@ -201,13 +203,14 @@ def gather_evidence(
 ) -> dict[str, Float[np.ndarray, " n"]]:
   """What each source says of each image, on a scale of its own.
 
-  Of the fused map its peak; with config.image "sources" also of every novelty map; and
-  with a global weight the distance of the pooled statistics from normal ones.
+  Of the fused map its peak; with config.image "sources" also of every novelty map and
+  of the memory's; with a global weight the distance of the pooled statistics from
+  normal ones.
   """
   found = {"fused": peak(config, fused_map(config, calibration, raw))}
   if config.image == "sources":
     for source, maps in scaled_maps(config, calibration, raw).items():
-      if source.startswith(NOVELTY):
+      if source == MEMORY or source.startswith(NOVELTY):
         found[source] = peak(config, maps)
   if config.global_weight:
     for name, rows in raw.pooled.items():

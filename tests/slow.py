@@ -23,3 +23,27 @@ def mahalanobis(normal: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, float
   inverse = np.linalg.inv(covariance)
   far = [each @ inverse @ each for each in (rows - centre) / spread]
   return np.sqrt(far), share
+
+
+def patches(held: dict[int, np.ndarray]) -> np.ndarray:
+  """3 x 3 means with repeated edges; the coarser level is doubled, bilinear."""
+  parts = []
+  grid = next(iter(held.values())).shape[1:3]
+  for feats in held.values():
+    padded = np.pad(np.float64(feats), ((0, 0), (1, 1), (1, 1), (0, 0)), "edge")
+    _, h, w, _ = feats.shape
+    windows = [padded[:, y : y + h, x : x + w] for y in range(3) for x in range(3)]
+    mean = np.mean(windows, axis=0)
+    for axis, size in zip((1, 2), grid, strict=True):
+      if mean.shape[axis] != size:
+        mean = np.moveaxis(_doubled(np.moveaxis(mean, axis, 0)), 0, axis)
+    parts.append(mean)
+  return np.concatenate(parts, axis=-1)
+
+
+def _doubled(rows: np.ndarray) -> np.ndarray:
+  """Bilinear to twice as many rows: three quarters of one, a quarter of the next."""
+  before, after = [np.roll(rows, shift, axis=0) for shift in (1, -1)]
+  before[0], after[-1] = rows[0], rows[-1]
+  pairs = [0.75 * rows + 0.25 * before, 0.75 * rows + 0.25 * after]
+  return np.stack(pairs, axis=1).reshape(2 * len(rows), *rows.shape[1:])

@@ -1,0 +1,108 @@
+"""A memory of normal patches: the patches, a greedy choice of them, the nearest one."""
+
+from collections.abc import Mapping
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+import numpy as np
+
+PROJECTED = 64  # dimensions in which the patches to keep are chosen
+ROUND = 512  # patches chosen between two passes over all of them
+CANDIDATES = 8192  # patches that these are chosen among
+
+
+def patches(levels: Mapping[int, Float[Array, "b _ _ _"]]) -> Float[Array, "b h w d"]:
+  """Every cell of the finest level: means of 3 x 3 cells of all levels, side by side.
+
+  Coarser levels are resized to the finest one's grid, as PatchCore has it (2022).
+  """
+  grid, parts = next(iter(levels.values())).shape[1:3], []
+  for feats in levels.values():
+    padded = jnp.pad(feats, ((0, 0), (1, 1), (1, 1), (0, 0)), "edge")
+    size, step = (1, 3, 3, 1), (1, 1, 1, 1)
+    mean = jax.lax.reduce_window(padded, 0.0, jax.lax.add, size, step, "VALID") / 9
+    shape = (len(feats), *grid, feats.shape[-1])
+    parts.append(jax.image.resize(mean, shape, "bilinear"))
+  return jnp.concatenate(parts, axis=-1)
+
+
+def distance(
+  rows: Float[Array, "b h w d"], memory: Float[Array, "k d"]
+) -> Float[Array, "b h w"]:
+  """How far each patch is from the nearest one of the memory, in L2."""
+
+  def nearest(image: Float[Array, "h w d"]) -> Float[Array, "h w"]:
+    flat = image.reshape(-1, image.shape[-1])
+    gaps = jnp.min(squared_distances(flat, memory), axis=1)
+    return jnp.sqrt(gaps).reshape(image.shape[:2])
+
+  return jax.lax.map(nearest, rows)
+
+
+def squared_distances(
+  rows: Float[Array, "p d"], others: Float[Array, "q d"]
+) -> Float[Array, "p q"]:
+  """Between all pairs, at least 0."""
+  inner = rows @ others.T
+  lengths = jnp.sum(rows**2, axis=1)[:, None] + jnp.sum(others**2, axis=1)[None]
+  return jnp.maximum(lengths - 2 * inner, 0)
+
+
+def coreset(
+  rows: Float[np.ndarray, "n d"], count: int, seed: int
+) -> Int[np.ndarray, " count"]:
+  """Rows, each the farthest from those before it; the first at random.
+
+  Distances are those of a random projection to PROJECTED dimensions. The farthest row
+  is sought among CANDIDATES only, for as long as no other row can be farther: those
+  others' distances are brought up to date after ROUND choices, and only ever fall.
+  """
+  rng = np.random.default_rng(seed)
+  if rows.shape[1] > PROJECTED:
+    rows = rows @ rng.normal(size=(rows.shape[1], PROJECTED)).astype(np.float32)
+  points = jnp.asarray(rows, jnp.float32)
+  gap = jnp.full(len(rows), jnp.inf)
+  chosen, fresh = [], [int(rng.integers(len(rows)))]
+  while True:
+    chosen += fresh
+    if len(chosen) >= count:
+      return np.array(chosen[:count])
+    fresh = np.resize(fresh, ROUND)  # repeated, for one compiled shape
+    gap = _nearer(gap, points, points[fresh])
+    found, held = _farthest(gap, points, min(CANDIDATES, len(rows) - 1))
+    fresh = np.asarray(found)[: int(held)].tolist()
+
+
+@jax.jit
+def _nearer(
+  gap: Float[Array, " n"], points: Float[Array, "n d"], fresh: Float[Array, "r d"]
+) -> Float[Array, " n"]:
+  return jnp.minimum(gap, jnp.min(squared_distances(points, fresh), axis=1))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _farthest(
+  gap: Float[Array, " n"], points: Float[Array, "n d"], candidates: int
+) -> tuple[Int[Array, " r"], Int[Array, ""]]:
+  """Up to ROUND next choices among the candidates, and how many there are."""
+  top, index = jax.lax.top_k(gap, candidates + 1)
+  others, top, index = top[-1], top[:-1], index[:-1]
+  near = points[index]
+
+  def more(carry):
+    held, _, top = carry
+    return (held < ROUND) & (
+      (jnp.max(top) >= others) & (jnp.max(top) > 0) | (held == 0)
+    )
+
+  def choose(carry):
+    held, found, top = carry
+    best = jnp.argmax(top)
+    gaps = jnp.sum((near - near[best][None]) ** 2, axis=1)
+    return held + 1, found.at[held].set(index[best]), jnp.minimum(top, gaps)
+
+  start = (jnp.int32(0), jnp.zeros(ROUND, index.dtype), top)
+  held, found, _ = jax.lax.while_loop(more, choose, start)
+  return found, held

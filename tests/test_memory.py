@@ -1,0 +1,99 @@
+"""The memory of normal patches against slow float64 forms of it."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+import slow
+
+from nps_jax import inference
+from nps_jax import scoring
+from nps_jax.data import decoding
+from nps_jax.data import folder
+from nps_jax.models import memory
+
+
+def drawn(seed: int, *shape: int) -> np.ndarray:
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def farthest(rows: np.ndarray, count: int, first: int) -> list[int]:
+  """Greedy choice by loops: always the row farthest from all chosen."""
+  rows, chosen = np.float64(rows), [first]
+  while len(chosen) < count:
+    gaps = [min(np.sum((row - rows[at]) ** 2) for at in chosen) for row in rows]
+    chosen.append(int(np.argmax(gaps)))
+  return chosen
+
+
+@pytest.mark.parametrize("candidates", [3, 17, 500])
+@pytest.mark.parametrize("rounds", [4, 512])
+def test_the_coreset_is_the_greedy_one(monkeypatch, candidates, rounds):
+  monkeypatch.setattr(memory, "CANDIDATES", candidates)
+  monkeypatch.setattr(memory, "ROUND", rounds)
+  memory._farthest.clear_cache()
+  rows = drawn(0, 120, 5)
+  found = memory.coreset(rows, 40, 3)
+  assert found.tolist() == farthest(rows, 40, found[0])
+  assert memory.coreset(rows, 1, 3).tolist() == [found[0]]
+  assert memory.coreset(rows, 1, 4)[0] != found[0]
+
+
+def test_a_wide_coreset_is_chosen_in_fewer_dimensions():
+  """The few far rows are found all the same; the exact greedy choice names them."""
+  rows = drawn(0, 60, 2 * memory.PROJECTED)
+  rows[:5] *= 9
+  found = memory.coreset(rows, 6, 0)
+  assert set(farthest(rows, 6, found[0])[1:]) == set(found[1:]) == set(range(5))
+
+
+def test_patches_are_means_of_every_level_side_by_side():
+  held = {3: drawn(0, 3, 6, 8, 5), 4: drawn(1, 3, 3, 4, 7)}
+  found = memory.patches({level: jnp.asarray(each) for level, each in held.items()})
+  np.testing.assert_allclose(found, slow.patches(held), rtol=1e-5, atol=1e-6)
+
+
+def test_the_distance_is_to_the_nearest_patch_of_the_memory():
+  rows, held = drawn(2, 3, 4, 5, 6), drawn(3, 17, 6)
+  found = memory.distance(jnp.asarray(rows), jnp.asarray(held))
+  gaps = np.linalg.norm(np.float64(rows)[..., None, :] - held, axis=-1).min(axis=-1)
+  np.testing.assert_allclose(found, gaps, rtol=1e-5)
+  at_once = memory.distance(jnp.asarray(held[None, None]), jnp.asarray(held))
+  np.testing.assert_allclose(at_once, 0, atol=2e-3)
+
+
+def test_a_run_remembers_its_training_images_and_maps_the_distance(run, root, tmp_path):
+  """The run of the other tests, calibrated anew with a memory."""
+  settings = ml_collections.ConfigDict(run.about.config)
+  settings.codebook.memory = 0.05
+  about = run.about._replace(config=ml_collections.FrozenConfigDict(settings))
+  run = dataclasses.replace(run, folder=tmp_path, about=about, calibrations={})
+  data = folder.open_category(root, "tray")
+  run = inference.calibrate(run, [data])
+  held = run.calibrations["tray"].memory
+  assert held.shape == (round(0.05 * 12 * 8 * 8), 128 + 256) and held.dtype == "float16"
+
+  def patches(images):
+    pixels = np.stack([decoding.decode(each, 64) for each in images])
+    feats = run.model.features(run.frozen["encoder"], jnp.asarray(pixels))
+    unit = {
+      level: each / np.linalg.norm(each, axis=-1, keepdims=True)
+      for level, each in ((level, np.float64(feats[level])) for level in (3, 4))
+    }
+    return slow.patches(unit)
+
+  known = patches(data.train).reshape(-1, held.shape[1])
+  for row in np.float64(held[::7]):
+    assert np.abs(known - row).max(axis=1).min() < 1e-3  # float16 of one of them
+  gaps = patches(data.test[:3])[..., None, :] - np.float64(held)
+  want = np.linalg.norm(gaps, axis=-1).min(axis=-1)
+  found = inference.collect(run, data.test[:3], "tray", held).maps["memory"]
+  grid = scoring.on_grid(jnp.asarray(np.float32(want)), (16, 16))
+  np.testing.assert_allclose(found, grid, rtol=1e-3, atol=1e-4)
+
+  again = scoring.load(tmp_path / inference.CALIBRATION, "")["tray"]
+  np.testing.assert_array_equal(again.memory, held)
+  others = {"fused", "novelty3", "novelty4", "residual", "features", "codes"}
+  assert set(run.calibrations["tray"].evidence) == {"memory"} | others
