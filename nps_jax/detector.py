@@ -133,14 +133,18 @@ class Detector:
       terms["codebook/perplexity"] = jnp.mean(jnp.stack(use))
     return total, (changed.get("codes", {}), terms)
 
-  def patches(self, feats: Levels) -> Float[Array, "b h w d"]:
-    """What the memory of normal patches holds: the coarse levels, each at length 1.
+  def patches(self, feats: Levels) -> dict[str, Float[Array, "b h w d"]]:
+    """What the memories hold, by the names of their maps: the coarse levels' patches.
 
-    At their own lengths, as in PatchCore, light and contrast decide (ours).
+    At the features' own lengths, as in PatchCore, and with each feature at length 1
+    (ours), where light and contrast matter less.
     """
     coarse = [level for level in self.levels if level >= scoring.COARSE]
-    chosen = coarse or self.levels[-1:]
-    return memory.patches({level: losses.unit(feats[level]) for level in chosen})
+    chosen = {level: feats[level] for level in coarse or self.levels[-1:]}
+    return {
+      scoring.MEMORY: memory.patches(chosen),
+      f"{scoring.MEMORY}_unit": memory.patches(jax.tree.map(losses.unit, chosen)),
+    }
 
   def raw_scores(
     self,
@@ -149,12 +153,12 @@ class Detector:
     feats: Levels,
     category: Int[Array, " b"],
     valid: Float[Array, " b"],
-    normal: Float[Array, "k d"] | None = None,
+    normal: Mapping[str, Float[Array, "k d"]] | None = None,
   ) -> scoring.RawScores:
     """Uncalibrated maps and pooled statistics; the codebooks stay as they are.
 
     Args:
-      normal: the memory of the images' category; None: no map of it.
+      normal: the memories of the images' category; None: no maps of them.
     """
     side = (self.config.image_size,) * 2
     grid = (self.config.image_size // scoring.STRIDE,) * 2
@@ -170,9 +174,9 @@ class Detector:
       maps["discrepancy"] = scoring.raw_map(found.rebuilt, found.local, distance, grid)
     for level, each in found.levels.items():
       maps[f"{scoring.NOVELTY}{level}"] = scoring.on_grid(each.novelty, grid)
-    if normal is not None:
-      gap = memory.distance(self.patches(feats), normal)
-      maps[scoring.MEMORY] = scoring.on_grid(gap, grid)
+    for name, held in (normal or {}).items():
+      gap = memory.distance(self.patches(feats)[name], held)
+      maps[name] = scoring.on_grid(gap, grid)
     if self.config.structural.enabled:
       rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
       maps["structural"] = scoring.raw_map(feats, rebuilt, distance, grid)

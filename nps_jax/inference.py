@@ -31,6 +31,7 @@ from nps_jax.models import image_context
 from nps_jax.models import memory
 
 Tree = Any
+Memories = dict[str, Float16[np.ndarray, "k d"]]  # by the name of their map
 CALIBRATION = "calibration.npz"
 BATCH = 8  # images at once
 
@@ -103,7 +104,7 @@ def calibrate(run: Run, datasets: Sequence[records.Dataset]) -> Run:
   for data in datasets:
     normal = remember(run, data)
     validation = collect(run, data.validation, data.category, normal)
-    training = collect(run, data.train, data.category, normal[:0])
+    training = collect(run, data.train, data.category, {})
     logging.info(
       "Calibrating %s on %d validation images.", data.category, len(data.validation)
     )
@@ -115,32 +116,36 @@ def calibrate(run: Run, datasets: Sequence[records.Dataset]) -> Run:
   return dataclasses.replace(run, calibrations=scales)
 
 
-def remember(run: Run, data: records.Dataset) -> Float16[np.ndarray, "k d"]:
-  """A category's memory: a greedy choice of its training images' patches."""
+def remember(run: Run, data: records.Dataset) -> Memories:
+  """A category's memories: a greedy choice of its training images' patches."""
   config = run.about.config
   if not config.codebook.memory:
-    return np.zeros((0, 0), np.float16)
+    return {}
 
   @jax.jit
   def forward(frozen: Tree, images):
-    return run.model.patches(run.model.features(frozen, images)).astype(jnp.float16)
+    found = run.model.patches(run.model.features(frozen, images))
+    return jax.tree.map(lambda each: each.astype(jnp.float16), found)
 
   mesh = distributed.mesh(distributed.round_up(BATCH))
   frozen, parts = distributed.put_replicated(mesh, run.frozen["encoder"]), []
   for rows in batches(run, mesh, data.train, [0] * len(data.train)):
-    found = distributed.gather((rows.valid, forward(frozen, rows.image)))
-    parts.append(found[1][found[0] > 0])
-  patches = np.concatenate(parts)
-  patches = patches.reshape(-1, patches.shape[-1])
-  count = max(1, round(config.codebook.memory * len(patches)))
-  return patches[memory.coreset(patches, count, config.seed)]
+    valid, found = distributed.gather((rows.valid, forward(frozen, rows.image)))
+    parts.append(jax.tree.map(operator.itemgetter(valid > 0), found))
+  memories = {}
+  for name in sorted(parts[0]):
+    patches = np.concatenate([each.pop(name) for each in parts])
+    patches = patches.reshape(-1, patches.shape[-1])
+    count = max(1, round(config.codebook.memory * len(patches)))
+    memories[name] = patches[memory.coreset(patches, count, config.seed)]
+  return memories
 
 
 def collect(
   run: Run,
   images: Sequence[records.Record],
   category: str,
-  normal: Float16[np.ndarray, "k d"],
+  normal: Memories,
 ) -> scoring.RawScores:
   """The raw scores of all the images, in order."""
   parts = [rows for _, rows in stream(run, images, category, normal)]
@@ -223,19 +228,19 @@ def stream(
   run: Run,
   images: Sequence[records.Record],
   category: str,
-  normal: Float16[np.ndarray, "k d"],
+  normal: Memories,
 ) -> Iterator[tuple[Int[np.ndarray, " n"], scoring.RawScores]]:
   """Batches of (record indices, raw scores), without padding rows, in order.
 
   Args:
-    normal: the category's memory; empty: there is no map of it.
+    normal: the category's memories; empty: there are no maps of them.
   """
   mesh = distributed.mesh(distributed.round_up(BATCH))
   frozen = distributed.put_replicated(mesh, run.frozen["encoder"])
   variables = distributed.put_replicated(mesh, run.variables)
   vectors, rows_of = contexts(run, images, category)
   vectors = distributed.put_replicated(mesh, vectors)
-  held = distributed.put_replicated(mesh, np.float32(normal)) if len(normal) else None
+  held = distributed.put_replicated(mesh, jax.tree.map(np.float32, normal))
   for rows in batches(run, mesh, images, rows_of):
     index, valid, raw = distributed.gather(
       (rows.index, rows.valid, run.forward(frozen, variables, vectors, held, rows))

@@ -18,7 +18,7 @@ from nps_jax import integrity
 from nps_jax import losses
 
 STRUCTURAL = "structural"  # the structural module's map; others are the logical one's
-MEMORY = "memory"  # the map of the distance to normal patches
+MEMORY = "memory"  # begins the names of the maps of the distance to normal patches
 NOVELTY = "novelty"  # begins the names of the level codebooks' maps
 STRIDE = 4  # raw maps have one cell for each 4 x 4 pixels of the model's input
 COARSE = 3  # first level whose features are pooled: finer ones follow the light
@@ -42,7 +42,7 @@ class Calibration(NamedTuple):
   gaussians: dict[str, gaussian.Gaussian]  # of the pooled statistics
   evidence: dict[str, Float[np.ndarray, "2"]]  # each source's mean and spread
   sides: dict[str, Float[np.ndarray, "2"]]  # likewise of "local" and "global" evidence
-  memory: Float16[np.ndarray, "k d"] = np.zeros((0, 0), np.float16)  # normal patches
+  memory: dict[str, Float16[np.ndarray, "k d"]]  # normal patches, by their map's name
 
 
 def raw_map(
@@ -134,7 +134,7 @@ def fit(
     name: gaussian.fit(np.concatenate([rows, validation.pooled[name]]))
     for name, rows in normal.items()
   }
-  found = Calibration(mean, spread, quantiles, gaussians, {}, {})
+  found = Calibration(mean, spread, quantiles, gaussians, {}, {}, {})
   evidence = gather_evidence(config, found, validation)
   evidence |= {
     name: gaussian.held_out(normal[name], rows, FOLDS)
@@ -190,12 +190,15 @@ def scaled_maps(
 def fused_map(
   config, calibration: Calibration, raw: RawScores
 ) -> Float[np.ndarray, "n y x"]:
-  """The calibrated map: the mean over modules of the mean of each module's maps."""
-  maps = scaled_maps(config, calibration, raw)
-  logical = [each for source, each in maps.items() if source != STRUCTURAL]
-  structural = [each for source, each in maps.items() if source == STRUCTURAL]
-  modules = [np.mean(each, axis=0) for each in (logical, structural) if each]
-  return np.mean(modules, axis=0)
+  """The calibrated map: the mean over modules of the mean of each module's maps.
+
+  The memories, where there are any, count as a third module.
+  """
+  modules = {}
+  for source, each in scaled_maps(config, calibration, raw).items():
+    known = [name for name in (STRUCTURAL, MEMORY) if source.startswith(name)]
+    modules.setdefault("".join(known), []).append(each)
+  return np.mean([np.mean(each, axis=0) for each in modules.values()], axis=0)
 
 
 def gather_evidence(
@@ -203,15 +206,20 @@ def gather_evidence(
 ) -> dict[str, Float[np.ndarray, " n"]]:
   """What each source says of each image, on a scale of its own.
 
-  Of the fused map its peak; with config.image "sources" also of every novelty map and
-  of the memory's; with a global weight the distance of the pooled statistics from
-  normal ones.
+  Of the fused map its peak; with config.image "sources" also of every novelty map. With
+  memories "sources" are their maps and the structural one, without the fused map. With
+  a global weight also the distance of the pooled statistics from normal ones.
   """
-  found = {"fused": peak(config, fused_map(config, calibration, raw))}
+  maps, found = scaled_maps(config, calibration, raw), {}
+  remembered = any(source.startswith(MEMORY) for source in maps)
+  alone = config.image == "sources" and remembered
+  if not alone:
+    found["fused"] = peak(config, fused_map(config, calibration, raw))
   if config.image == "sources":
-    for source, maps in scaled_maps(config, calibration, raw).items():
-      if source == MEMORY or source.startswith(NOVELTY):
-        found[source] = peak(config, maps)
+    shown = (MEMORY, STRUCTURAL) if alone else (NOVELTY,)
+    for source, each in maps.items():
+      if source.startswith(shown):
+        found[source] = peak(config, each)
   if config.global_weight:
     for name, rows in raw.pooled.items():
       found[name] = gaussian.distance(calibration.gaussians[name], rows)
@@ -296,5 +304,6 @@ def load(path: pathlib.Path, remedy: str) -> dict[str, Calibration]:
       name: gaussian.Gaussian(**{**parts, "rest": float(parts["rest"])})
       for name, parts in nested.pop("gaussians").items()
     }
+    nested.setdefault("memory", {})  # an empty one leaves nothing in the file
     scales[category] = Calibration(gaussians=gaussians, **nested)
   return scales

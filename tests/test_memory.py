@@ -72,28 +72,40 @@ def test_a_run_remembers_its_training_images_and_maps_the_distance(run, root, tm
   run = dataclasses.replace(run, folder=tmp_path, about=about, calibrations={})
   data = folder.open_category(root, "tray")
   run = inference.calibrate(run, [data])
-  held = run.calibrations["tray"].memory
-  assert held.shape == (round(0.05 * 12 * 8 * 8), 128 + 256) and held.dtype == "float16"
-
-  def patches(images):
-    pixels = np.stack([decoding.decode(each, 64) for each in images])
-    feats = run.model.features(run.frozen["encoder"], jnp.asarray(pixels))
-    unit = {
-      level: each / np.linalg.norm(each, axis=-1, keepdims=True)
-      for level, each in ((level, np.float64(feats[level])) for level in (3, 4))
-    }
-    return slow.patches(unit)
-
-  known = patches(data.train).reshape(-1, held.shape[1])
-  for row in np.float64(held[::7]):
-    assert np.abs(known - row).max(axis=1).min() < 1e-3  # float16 of one of them
-  gaps = patches(data.test[:3])[..., None, :] - np.float64(held)
-  want = np.linalg.norm(gaps, axis=-1).min(axis=-1)
-  found = inference.collect(run, data.test[:3], "tray", held).maps["memory"]
-  grid = scoring.on_grid(jnp.asarray(np.float32(want)), (16, 16))
-  np.testing.assert_allclose(found, grid, rtol=1e-3, atol=1e-4)
+  memories = run.calibrations["tray"].memory
+  assert set(memories) == {"memory", "memory_unit"}
+  pixels = [
+    np.stack([decoding.decode(each, 64) for each in images])
+    for images in (data.train, data.test[:3])
+  ]
+  maps = inference.collect(run, data.test[:3], "tray", memories).maps
+  for name, held in memories.items():
+    assert held.shape == (round(0.05 * 12 * 8 * 8), 128 + 256)
+    assert held.dtype == "float16"
+    known, judged = (patches(run, each, name.endswith("unit")) for each in pixels)
+    scale = np.abs(known).max()
+    for row in np.float64(held[::7]):  # float16 of one of them
+      gaps = np.abs(known.reshape(-1, len(row)) - row)
+      assert gaps.max(axis=1).min() < 1e-3 * scale
+    gaps = judged[..., None, :] - np.float64(held)
+    want = np.float32(np.linalg.norm(gaps, axis=-1).min(axis=-1))
+    grid = scoring.on_grid(jnp.asarray(want), (16, 16))
+    np.testing.assert_allclose(maps[name], grid, rtol=2e-3, atol=1e-3 * scale)
 
   again = scoring.load(tmp_path / inference.CALIBRATION, "")["tray"]
-  np.testing.assert_array_equal(again.memory, held)
-  others = {"fused", "novelty3", "novelty4", "residual", "features", "codes"}
-  assert set(run.calibrations["tray"].evidence) == {"memory"} | others
+  for name, held in memories.items():
+    np.testing.assert_array_equal(again.memory[name], held)
+  others = {"structural", "residual", "features", "codes"}
+  assert set(run.calibrations["tray"].evidence) == {*memories, *others}
+
+
+def patches(run, pixels, unit):
+  """Slow patches of the encoder's levels, of features at length 1 if `unit`."""
+  feats = run.model.features(run.frozen["encoder"], jnp.asarray(pixels))
+  levels = {level: np.float64(feats[level]) for level in (3, 4)}
+  if unit:
+    levels = {
+      level: each / np.linalg.norm(each, axis=-1, keepdims=True)
+      for level, each in levels.items()
+    }
+  return slow.patches(levels)

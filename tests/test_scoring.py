@@ -248,6 +248,28 @@ def test_fused_map_by_hand():
     np.testing.assert_allclose(found, [[[want]]], atol=1e-12)
 
 
+def test_memories_are_a_third_module_and_replace_the_fused_map_s_peak():
+  parts = np.abs(drawn(90, 5, 6, *GRID))
+  names = (*NAMES, "memory", "memory_unit")
+  given = scoring.RawScores(dict(zip(names, parts, strict=True)), statistics(91, 6))
+  for image in ("sources", "max"):
+    config = options({"image": image})
+    scales = scoring.fit(config, given, statistics(92, 12))
+    maps = scoring.scaled_maps(config, scales, given)
+    logical = (maps["reconstruction"] + maps["novelty3"]) / 2
+    both = (maps["memory"] + maps["memory_unit"]) / 2
+    want = (logical + maps["structural"] + both) / 3
+    np.testing.assert_allclose(scoring.fused_map(config, scales, given), want)
+    found = scoring.gather_evidence(config, scales, given)
+    local = {name: each for name, each in found.items() if name not in given.pooled}
+    shown = {"fused": want}
+    if image == "sources":
+      shown = {name: maps[name] for name in names[2:]}
+    assert set(local) == set(shown)
+    for name, each in shown.items():
+      np.testing.assert_allclose(local[name], each.max(axis=(1, 2)))
+
+
 @pytest.mark.parametrize(("cells", "top"), [(50, 1), (199, 1), (200, 2), (1234, 12)])
 def test_peaks_are_the_maximum_or_the_mean_of_the_top_percent(cells, top):
   ranked = np.arange(1.0, cells + 1)
