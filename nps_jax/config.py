@@ -61,10 +61,8 @@ def defaults() -> ml_collections.ConfigDict:
   codebook.map_levels = (2, 3, 4)  # whose distance to codes of their own is a map
   codebook.map_size = 2048  # codes per level, for that map and for their own counts
   codebook.map_decay = 0.99  # of these codes' EMA statistics; lower for short trainings
-  codebook.memory = (
-    0.0  # share of all normal patches that a memory keeps, whose distance
-  )
-  # is one more map; 0: none
+  codebook.memory = 0.0  # share of the normal patches that two memories keep, whose
+  # distances are maps that go before the novelty maps in the image score; 0: none
   codebook.decay = 0.99  # of the EMA statistics
   codebook.eps = 1e-5  # Laplace smoothing of the counts
   codebook.commitment = 0.25  # weight of the commitment loss

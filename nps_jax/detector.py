@@ -174,9 +174,10 @@ class Detector:
       maps["discrepancy"] = scoring.raw_map(found.rebuilt, found.local, distance, grid)
     for level, each in found.levels.items():
       maps[f"{scoring.NOVELTY}{level}"] = scoring.on_grid(each.novelty, grid)
-    for name, held in (normal or {}).items():
-      gap = memory.distance(self.patches(feats)[name], held)
-      maps[name] = scoring.on_grid(gap, grid)
+    if normal:
+      patches = self.patches(feats)
+      for name, held in normal.items():
+        maps[name] = scoring.on_grid(memory.distance(patches[name], held), grid)
     if self.config.structural.enabled:
       rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
       maps["structural"] = scoring.raw_map(feats, rebuilt, distance, grid)
