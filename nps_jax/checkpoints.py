@@ -18,6 +18,7 @@ import safetensors.numpy
 from nps_jax import config as settings
 from nps_jax import distributed
 from nps_jax import integrity
+from nps_jax import telemetry
 
 Tree = Any
 CONFIG, STEPS = "config.json", "checkpoints"
@@ -111,6 +112,31 @@ def read_description(workdir: pathlib.Path) -> Description:
     content["encoder"],
     content["images"],
   )
+
+
+def adopt(trained: pathlib.Path, workdir: pathlib.Path, about: Description) -> None:
+  """Copies another run's steps and log to the workdir of `about`, unless it has steps.
+
+  Raises:
+    FileNotFoundError: `trained` is not a run, or has no steps.
+    ValueError: it differs in more than what is scored; lists the differences.
+  """
+  differing = _differences(read_description(trained), about, trained, scored=False)
+  if differing:
+    raise ValueError(
+      f"{trained} was trained with other settings:\n  "
+      + "\n  ".join(differing)
+      + f"\nOnly {', '.join(settings.SCORED)} may differ."
+    )
+  if not (trained / STEPS).exists():
+    raise FileNotFoundError(f"{trained} has no {STEPS}: its training has not come far.")
+  if distributed.is_lead() and not (workdir / STEPS).exists():
+    aside = workdir / f"{STEPS}.partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(trained / STEPS, aside)
+    shutil.copy(trained / telemetry.FILE, workdir)
+    aside.rename(workdir / STEPS)
+  distributed.barrier("adopted checkpoints")
 
 
 def write_frozen(workdir: pathlib.Path, tree: Tree) -> None:
@@ -272,8 +298,18 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
 
 
-def _differences(found: Description, wanted: Description) -> list[str]:
-  """One line for each setting that bars going on with the run."""
+def _differences(
+  found: Description,
+  wanted: Description,
+  place: pathlib.Path | str = "the workdir",
+  *,
+  scored: bool = True,
+) -> list[str]:
+  """One line for each setting that bars going on with the run in a place.
+
+  Args:
+    scored: whether those that are read after the training count.
+  """
   pairs = {
     "categories": (found.categories, wanted.categories),
     "encoder": (found.encoder, wanted.encoder),
@@ -283,9 +319,13 @@ def _differences(found: Description, wanted: Description) -> list[str]:
     traverse_util.flatten_dict(each.config.to_dict(), sep=".")
     for each in (found, wanted)
   ]
-  pairs |= {f"config.{name}": (flat[0][name], flat[1][name]) for name in flat[0]}
+  pairs |= {
+    f"config.{name}": (old, flat[1][name])
+    for name, old in flat[0].items()
+    if scored or not settings.is_scored(name)
+  }
   return [
-    f"{name}: {old!r} in the workdir, {new!r} asked for"
+    f"{name}: {old!r} in {place}, {new!r} asked for"
     for name, (old, new) in pairs.items()
     if old != new and name.removeprefix("config.") not in FREE
   ]

@@ -1,8 +1,9 @@
 """Every setting of the project, once: its default and what it means."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 import hashlib
 import json
+from typing import Any
 
 import ml_collections
 
@@ -15,6 +16,7 @@ PAPER = {  # what the published method has in place of ours; see README
   "scoring.global_weight": 0.0,
   "scoring.positionwise": False,
 }
+SCORED = ("codebook.memory", "logical.maps", "scoring")  # read after the training only
 
 
 def defaults() -> ml_collections.ConfigDict:
@@ -117,12 +119,20 @@ def apply_variant(
 ) -> None:
   """Sets the fields of the config's variant, but for those that are given."""
   if config.variant == "paper":
-    for name in set(PAPER) - set(given):
-      *sections, field = name.split(".")
-      section = config
-      for each in sections:
-        section = section[each]
-      section[field] = PAPER[name]
+    chosen = {name: value for name, value in PAPER.items() if name not in given}
+    assign(config, chosen)
+
+
+def assign(config: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> None:
+  """Sets fields, which the config must have, by their dotted names."""
+  for name, value in fields.items():
+    section, _, field = name.rpartition(".")
+    (_at(config, section) if section else config)[field] = value
+
+
+def is_scored(name: str) -> bool:
+  """Whether the field is among SCORED."""
+  return name in SCORED or name.partition(".")[0] in SCORED
 
 
 def fingerprint(config: ml_collections.ConfigDict) -> str:

@@ -31,6 +31,7 @@ class Run(NamedTuple):
   folder: pathlib.Path
   config: ml_collections.ConfigDict  # the settings that its config.json must hold
   command: tuple[str, ...]  # the module that does it, and the flags of its settings
+  trained: pathlib.Path | None = None  # folder of a run before it of the same training
 
 
 class Sweep(NamedTuple):
@@ -134,10 +135,11 @@ def make(arguments: Sequence[str]) -> Sweep:
   } | {name: name for name in rivals}
   drawn = config.data.synthetic and not config.data.root
   categories = _categories(config, flags.categories)
-  runs = []
+  runs, like = [], {}
   for name in dict.fromkeys(owner.values()):
     changed = variants.leaves(configs[name])
     fields = given | {field: changed[field] for field in known[name]}
+    before = None if name in rivals else _first(like, name, changed)
     for group in [categories] if flags.unified else [(each,) for each in categories]:
       middle = UNIFIED if flags.unified else group[0]
       for seed in flags.seeds:
@@ -147,11 +149,23 @@ def make(arguments: Sequence[str]) -> Sweep:
         place = f"{name}/{middle}/seed{seed}"
         wanted = variants.assigned(configs[name], own)
         command = _command(name, file, fields | own)
-        runs.append(Run(place, name, group, seed, out / place, wanted, command))
+        trained = before and out / before / middle / f"seed{seed}"
+        runs.append(
+          Run(place, name, group, seed, out / place, wanted, command, trained)
+        )
   return Sweep(
     *(out, ("python", "-m", "nps_jax.sweep", *arguments), config, drawn, categories),
     *(flags.seeds, known, owner, asked, tuple(runs)),
   )
+
+
+def _first(like: dict[str, str], name: str, fields: Mapping[str, Any]) -> str | None:
+  """The first variant of the same training, if that is another; remembers it."""
+  trained = {
+    field: value for field, value in fields.items() if not settings.is_scored(field)
+  }
+  first = like.setdefault(repr(sorted(trained.items())), name)
+  return None if first == name else first
 
 
 def _command(variant: str, file: str, fields: Mapping[str, Any]) -> tuple[str, ...]:

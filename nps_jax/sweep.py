@@ -4,10 +4,11 @@ python -m nps_jax.sweep --config=configs/loco.py --variants=configs/ablation.py 
   --categories=all --seeds=0,1,2 --out=DIR --config.data.root=ROOT
 
 Trains what is missing, one run after the other, in DIR/<variant>/<category>/seed<k> and
-by `python -m nps_jax.train`; what is done stays. --rivals adds two simple detectors on
-the same features, those of nps_jax.rivals. sweep.json, .csv and .md are written anew
-after each run. Ctrl-C, SIGTERM or SIGHUP stops the current run at a checkpoint; the
-same command goes on from there.
+by `python -m nps_jax.train`; what is done stays. Variants that differ in their scoring
+only share their training. --rivals adds two simple detectors on the same features,
+those of nps_jax.rivals. sweep.json, .csv and .md are written anew after each run.
+Ctrl-C, SIGTERM or SIGHUP stops the current run at a checkpoint; the same command goes
+on from there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,8 +95,10 @@ def _differences(found: Mapping, wanted: Mapping) -> list[str]:
 
 
 def command(run: plan.Run) -> list[str]:
-  """What trains or measures it."""
-  return [sys.executable, "-m", *run.command, f"--workdir={run.folder}"]
+  """What trains or measures it; not again what an ended run has trained."""
+  words = [sys.executable, "-m", *run.command, f"--workdir={run.folder}"]
+  ended = run.trained and (run.trained / evaluate.RESULTS).exists()
+  return [*words, f"--trained={run.trained}"] if ended else words
 
 
 def train(sweep: plan.Sweep, run: plan.Run) -> Results:

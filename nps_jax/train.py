@@ -30,6 +30,11 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of the run. A run found there goes on where it stopped."
 )
+TRAINED = flags.DEFINE_string(
+  "trained",
+  None,
+  "Folder of a finished run that differs in its scoring: its training.",
+)
 MULTIHOST = flags.DEFINE_bool(
   "multihost", False, "Join the other processes that the launcher started."
 )
@@ -46,7 +51,8 @@ def main(argv: Sequence[str]) -> None:
     config, workdir = chosen(), local(WORKDIR.value)
     if config.data.synthetic and not config.data.root:
       config.data.root = str(draw(config, workdir / "data"))
-    finish(trainer.fit(config, workdir))
+    trained = pathlib.Path(TRAINED.value) if TRAINED.value else None
+    finish(trainer.fit(config, workdir, trained))
   except (ValueError, OSError, FloatingPointError) as error:
     raise SystemExit(f"Error: {error}") from error
   except KeyboardInterrupt:

@@ -44,10 +44,18 @@ class State:
   opt: Tree
 
 
-def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> inference.Run:
+def fit(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  trained: pathlib.Path | None = None,
+) -> inference.Run:
   """Trains both modules, calibrates them, and opens the finished run.
 
   Goes on from the newest checkpoint in the workdir, if there is one.
+
+  Args:
+    trained: a run whose checkpoints the workdir begins with; its settings may differ in
+      those of config.SCORED.
 
   Raises:
     ValueError, FileNotFoundError: a setting, the data or the weights are wrong, or the
@@ -72,6 +80,8 @@ def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> inference.R
   )
   checkpoints.describe(workdir, about)
   checkpoints.write_frozen(workdir, {"encoder": loaded.params, **constants})
+  if trained is not None:
+    checkpoints.adopt(trained, workdir, about)
 
   model = detector.Detector(config, names, loaded.deepest, vectors)
   optimizer = make_optimizer(config.train)

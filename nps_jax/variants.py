@@ -117,12 +117,7 @@ def assigned(
 ) -> ml_collections.ConfigDict:
   """A locked copy of the config with other values for fields that it has."""
   copy = config.copy_and_resolve_references()
-  for field, value in fields.items():
-    *sections, last = field.split(".")
-    section = copy
-    for each in sections:
-      section = section[each]
-    section[last] = value
+  settings.assign(copy, fields)
   return copy.lock()
 
 

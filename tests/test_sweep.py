@@ -320,6 +320,31 @@ def test_variants_of_the_same_settings_share_their_runs(fake, flags, tmp_path):
   assert "like has the same settings as default, and shares its runs." in text
 
 
+def test_variants_of_another_scoring_share_their_training(flags, tmp_path):
+  held = {
+    "default": {},
+    "small": {"codebook.size": 64},
+    "peak": {"scoring.image": "max"},
+    "small-peak": {"codebook.size": 64, "scoring.image": "max"},
+  }
+  write_variants(tmp_path, held)
+  found = {run.name: run for run in plan.make([*flags, "--rivals"]).runs}
+  shared = {name: run.trained for name, run in found.items() if run.trained}
+  out = tmp_path / "out"
+  assert shared == {
+    f"{start}peak/{name}/seed{seed}": out / (start[:-1] or "default") / place
+    for start in ("", "small-")
+    for name in "ab"
+    for seed in (0, 1)
+    for place in [pathlib.Path(name, f"seed{seed}")]
+  }
+  run = found["peak/a/seed1"]
+  assert not any(word.startswith("--trained") for word in sweep.command(run))
+  run.trained.mkdir(parents=True)
+  (run.trained / "results.json").write_text("[]")
+  assert sweep.command(run)[-1] == f"--trained={out / 'default/a/seed1'}"
+
+
 @pytest.mark.parametrize("named", [None, "elsewhere"])
 def test_runs_share_what_they_compile(fake, flags, tmp_path, monkeypatch, named):
   monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
@@ -482,7 +507,7 @@ def test_runs_of_different_states_of_the_package_are_told(
 
 
 def test_two_real_trainings_end_in_one_table(root, tmp_path, monkeypatch):
-  """The config as it is and the paper's plain form, at the tests' size."""
+  """The config as it is, with another score, and the paper's form, at tests' size."""
   # One device; the second run finds the first one's compiled functions.
   one = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
   monkeypatch.setenv("XLA_FLAGS", one)
@@ -501,15 +526,16 @@ def test_two_real_trainings_end_in_one_table(root, tmp_path, monkeypatch):
   light = [each for each in light if not each.startswith("--config.data.category")]
   flags = [
     *(f"--config={runs.CONFIGS / 'synthetic.py'}", *light),
-    *(f"--variants={runs.CONFIGS / 'ablation.py'}", "--only=default,paper"),
+    *(f"--variants={runs.CONFIGS / 'ablation.py'}", "--only=default,image-max,paper"),
     *(f"--out={tmp_path / 'out'}", "--seeds=3", "--categories=tray"),
   ]
   sweep.main(flags)
   found = stored(tmp_path)
   lines = {line["variant"]: line["metrics"] for line in found["summary"]}
   names = [run["name"] for run in found["runs"]]
-  assert names == ["default/tray/seed3", "paper/tray/seed3"]
-  for variant, image in (("default", "sources"), ("paper", "max")):
+  variants = {"default": "sources", "image-max": "max", "paper": "max"}
+  assert names == [f"{name}/tray/seed3" for name in variants]
+  for variant, image in variants.items():
     folder = tmp_path / "out" / variant / "tray" / "seed3"
     (results,) = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["steps"] == 2
@@ -521,7 +547,9 @@ def test_two_real_trainings_end_in_one_table(root, tmp_path, monkeypatch):
     held = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
     assert (held["seed"], held["data"]["category"]) == (3, "tray")
     assert held["scoring"]["image"] == image
-    assert "Calibrating tray" in (folder / sweep.LOG).read_text(encoding="utf-8")
+    log = (folder / sweep.LOG).read_text(encoding="utf-8")
+    assert "Calibrating tray" in log
+    assert ("train: 100%" in log) == (variant != "image-max")
   times = [each.stat().st_mtime_ns for each in (tmp_path / "out").rglob("results.json")]
   sweep.main(flags)
   assert times == [

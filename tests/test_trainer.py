@@ -77,6 +77,37 @@ def test_a_finished_run_is_not_trained_again(run, root, monkeypatch):
   assert_same(again.calibrations, run.calibrations)
 
 
+def test_another_scoring_takes_the_training_that_is_there(
+  run, root, tmp_path, monkeypatch
+):
+  def refuse(*_, **__):
+    raise AssertionError("no batch is needed")
+
+  monkeypatch.setattr(trainer.pipeline, "train_batches", refuse)
+  config = runs.config(root, scoring__smoothing=0.0, logical__maps="reconstruction")
+  found = trainer.fit(config, tmp_path / "new", run.folder)
+  assert found.about.config.scoring.smoothing == 0
+  assert_same(found.variables, run.variables)
+  assert telemetry.read(found.folder) == telemetry.read(run.folder)
+  old, new = run.calibrations["bottle"], found.calibrations["bottle"]
+  assert set(old.mean) - set(new.mean) == {"discrepancy"}
+  assert_same(new.gaussians, old.gaussians)
+  unlike = np.abs(new.mean["structural"] - old.mean["structural"]).max()
+  assert 0 < unlike < np.ptp(old.mean["structural"])  # of the same map, unsmoothed
+
+
+def test_another_training_is_not_taken(run, root, tmp_path):
+  config = runs.config(root, scoring__smoothing=0.0, seed=3)
+  with pytest.raises(ValueError, match="was trained with other settings") as caught:
+    trainer.fit(config, tmp_path / "new", run.folder)
+  lines = str(caught.value).splitlines()
+  assert lines[1:-1] == [f"  config.seed: 0 in {run.folder}, 3 asked for"]
+  assert lines[-1] == "Only codebook.memory, logical.maps, scoring may differ."
+  assert not (tmp_path / "new" / checkpoints.STEPS).exists()
+  with pytest.raises(FileNotFoundError, match="lost is not a run"):
+    trainer.fit(config, tmp_path / "other", tmp_path / "lost")
+
+
 def test_another_model_in_the_same_folder_is_refused(run, root):
   config = runs.config(root, logical__width=24, seed=3)
   with pytest.raises(ValueError, match="holds a run with other settings") as caught:
