@@ -14,7 +14,7 @@ from nps_jax import config as settings
 ALONE = {
   "context.source": "none",
   "codebook.enabled": False,
-  "codebook.map_levels": (),
+  "codebook.memory": 0.0,
   "logical.maps": "reconstruction",
   "structural.enabled": False,
   "scoring.global_weight": 0.0,
@@ -68,8 +68,13 @@ def get_variants():
     "image-top1": {"scoring.image": "top1"},
     # Its global side: without the pooled statistics.
     "global-0": {"scoring.global_weight": 0.0},
-    # Without the level codebooks: neither their novelty maps nor their counts.
-    "no-novelty": {"codebook.map_levels": ()},
+    "pooled-features": {"scoring.pooled": ("features",)},
+    "pooled-residual": {"scoring.pooled": ("residual",)},
+    "pooled-codes": {"scoring.pooled": ("codes",)},
+    "pooled-all": {"scoring.pooled": ("features", "residual", "codes")},
+    # Without the codes that are counted, and without the memories.
+    "no-parts": {"codebook.parts": 0},
+    "no-memory": {"codebook.memory": 0.0},
     # The published form.
     "paper": {"variant": "paper", **settings.PAPER},
   }

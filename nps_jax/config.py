@@ -10,7 +10,8 @@ import ml_collections
 PAPER = {  # what the published method has in place of ours; see README
   "codebook.where": "levels",
   "codebook.groups": 1,
-  "codebook.map_levels": (),
+  "codebook.parts": 0,
+  "codebook.memory": 0.0,
   "logical.maps": "reconstruction",
   "scoring.image": "max",
   "scoring.global_weight": 0.0,
@@ -60,11 +61,10 @@ def defaults() -> ml_collections.ConfigDict:
   codebook.size = 512  # codes per group
   codebook.groups = 8  # channel groups, each with its own codes
   codebook.width = 64  # channels of a code, for "levels"
-  codebook.map_levels = (2, 3, 4)  # whose distance to codes of their own is a map
-  codebook.map_size = 2048  # codes per level, for that map and for their own counts
-  codebook.map_decay = 0.99  # of these codes' EMA statistics; lower for short trainings
-  codebook.memory = 0.0  # share of the normal patches that two memories keep, whose
-  # distances are maps that go before the novelty maps in the image score; 0: none
+  codebook.parts = 2048  # codes of f3's own scenes, whose shares are counted; 0: none
+  codebook.parts_decay = 0.99  # of their EMA statistics; lower for short trainings
+  codebook.memory = 0.1  # share of the normal patches that two memories keep, the
+  # distances to which are maps; 0: no memories
   codebook.decay = 0.99  # of the EMA statistics
   codebook.eps = 1e-5  # Laplace smoothing of the counts
   codebook.commitment = 0.25  # weight of the commitment loss
@@ -103,9 +103,12 @@ def defaults() -> ml_collections.ConfigDict:
   scoring.positionwise = True  # scale each position by validation mean and spread
   scoring.low = 0.9  # quantile of validation pixels that becomes 0
   scoring.high = 0.995  # quantile of validation pixels that becomes 0.1
-  scoring.image = "sources"  # peaks of the fused map and of each novelty map; or of
-  # the fused map alone: "max", or "top1" (mean of the highest 1 % of pixels)
-  scoring.global_weight = 4.0  # of the pooled statistics in the image score; 0: off
+  scoring.image = "sources"  # peaks of each map (not of the reconstruction's where
+  # there is a discrepancy's), or of the fused map: "max", or "top1" (mean of its
+  # highest 1 % of pixels)
+  scoring.pooled = ("features", "codes")  # whose statistics over the whole image count
+  # in the image score: "features", "residual", "codes" (shares of codebook.parts)
+  scoring.global_weight = 3.0  # of these statistics; 0: off
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.every = 1000  # steps; the last step is always saved
@@ -164,8 +167,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
   }
   at_least_one = (
     *("checkpoint.every", "checkpoint.keep", "codebook.groups", "codebook.size"),
-    *("codebook.map_size", "codebook.width", "codebook.reseed_after", "context.width"),
-    "context.nearest",
+    *("codebook.width", "codebook.reseed_after", "context.nearest", "context.width"),
     *("logical.local_width", "logical.embedding", "logical.strides", "logical.width"),
     *("structural.width", "structural.embedding", "train.batch_size", "train.steps"),
     *("train.log_every", "data.threads"),
@@ -187,7 +189,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
     ),
     "data.validation_fraction": (0 < config.data.validation_fraction < 1, "in (0, 1)"),
     "codebook.decay": (0 <= config.codebook.decay < 1, "in [0, 1)"),
-    "codebook.map_decay": (0 <= config.codebook.map_decay < 1, "in [0, 1)"),
+    "codebook.parts": (config.codebook.parts >= 0, "0 or more"),
+    "codebook.parts_decay": (0 <= config.codebook.parts_decay < 1, "in [0, 1)"),
     "codebook.memory": (0 <= config.codebook.memory <= 1, "in [0, 1]"),
     "scoring.global_weight": (config.scoring.global_weight >= 0, "0 or more"),
     "scoring.high": (0 < config.scoring.high <= 1, "a quantile in (0, 1]"),
@@ -196,9 +199,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
       "a quantile below scoring.high",
     ),
     "codebook.eps": (config.codebook.eps > 0, "above 0"),
-    "codebook.map_levels": (
-      set(config.codebook.map_levels) <= {1, 2, 3, 4, 5},
-      "levels out of 1..5; those that encoder.levels lacks are left out",
+    "scoring.pooled": (
+      set(config.scoring.pooled) <= {"features", "residual", "codes"},
+      "some of ('features', 'residual', 'codes')",
     ),
     "train.learning_rate": (config.train.learning_rate > 0, "above 0"),
     "structural.strides": (config.structural.strides >= 0, "0 or more"),

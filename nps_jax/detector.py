@@ -18,7 +18,6 @@ from nps_jax.models import memory
 from nps_jax.models import structural
 
 Tree = Any  # a nested dict of arrays
-USE = 3  # level whose codes are counted: its scenes are small parts, not points
 Levels = Mapping[int, Float[Array, "b _ _ _"]]
 
 
@@ -169,19 +168,21 @@ class Detector:
     )
     maps = {}
     if self.config.logical.maps != "discrepancy":
-      maps["reconstruction"] = scoring.raw_map(feats, found.rebuilt, distance, grid)
+      maps[scoring.RECONSTRUCTION] = scoring.raw_map(
+        feats, found.rebuilt, distance, grid
+      )
     if self.config.logical.maps != "reconstruction":
-      maps["discrepancy"] = scoring.raw_map(found.rebuilt, found.local, distance, grid)
-    for level, each in found.levels.items():
-      maps[f"{scoring.NOVELTY}{level}"] = scoring.on_grid(each.novelty, grid)
+      maps[scoring.DISCREPANCY] = scoring.raw_map(
+        found.rebuilt, found.local, distance, grid
+      )
     if normal:
       patches = self.patches(feats)
       for name, held in normal.items():
         maps[name] = scoring.on_grid(memory.distance(patches[name], held), grid)
     if self.config.structural.enabled:
       rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
-      maps["structural"] = scoring.raw_map(feats, rebuilt, distance, grid)
+      maps[scoring.STRUCTURAL] = scoring.raw_map(feats, rebuilt, distance, grid)
     pooled = scoring.pooled_statistics(feats, found.rebuilt)
-    if USE in found.levels:
-      pooled["codes"] = jnp.sqrt(found.levels[USE].use)  # even spread, as of counts
+    if found.parts is not None:
+      pooled["codes"] = jnp.sqrt(found.parts)  # even spread, as of counts
     return scoring.RawScores(maps, pooled)

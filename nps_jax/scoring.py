@@ -17,9 +17,9 @@ from nps_jax import gaussian
 from nps_jax import integrity
 from nps_jax import losses
 
-STRUCTURAL = "structural"  # the structural module's map; others are the logical one's
+RECONSTRUCTION, DISCREPANCY = "reconstruction", "discrepancy"  # the logical module's
+STRUCTURAL = "structural"  # the structural module's map
 MEMORY = "memory"  # begins the names of the maps of the distance to normal patches
-NOVELTY = "novelty"  # begins the names of the level codebooks' maps
 STRIDE = 4  # raw maps have one cell for each 4 x 4 pixels of the model's input
 COARSE = 3  # first level whose features are pooled: finer ones follow the light
 FOLDS = 10  # of the validation images, for what Gaussians say of unknown ones
@@ -133,13 +133,14 @@ def fit(
   gaussians = {
     name: gaussian.fit(np.concatenate([rows, validation.pooled[name]]))
     for name, rows in normal.items()
+    if config.global_weight and name in config.pooled
   }
   found = Calibration(mean, spread, quantiles, gaussians, {}, {}, {})
   evidence = gather_evidence(config, found, validation)
   evidence |= {
     name: gaussian.held_out(normal[name], rows, FOLDS)
     for name, rows in validation.pooled.items()
-    if name in evidence
+    if name in gaussians
   }
   found = found._replace(evidence=_moments(evidence))
   return found._replace(sides=_moments(gather_sides(found, evidence)))
@@ -206,23 +207,19 @@ def gather_evidence(
 ) -> dict[str, Float[np.ndarray, " n"]]:
   """What each source says of each image, on a scale of its own.
 
-  Of the fused map its peak; with config.image "sources" also of every novelty map. With
-  memories "sources" are their maps and the structural one, without the fused map. With
-  a global weight also the distance of the pooled statistics from normal ones.
+  The peak of the fused map or, with config.image "sources", of each map; of the logical
+  module's two only the discrepancy, which says what the reconstruction says with less
+  noise. Then the distance of the pooled statistics from normal ones.
   """
-  maps, found = scaled_maps(config, calibration, raw), {}
-  remembered = any(source.startswith(MEMORY) for source in maps)
-  alone = config.image == "sources" and remembered
-  if not alone:
-    found["fused"] = peak(config, fused_map(config, calibration, raw))
   if config.image == "sources":
-    shown = (MEMORY, STRUCTURAL) if alone else (NOVELTY,)
-    for source, each in maps.items():
-      if source.startswith(shown):
-        found[source] = peak(config, each)
-  if config.global_weight:
-    for name, rows in raw.pooled.items():
-      found[name] = gaussian.distance(calibration.gaussians[name], rows)
+    maps = scaled_maps(config, calibration, raw)
+    if DISCREPANCY in maps:
+      maps.pop(RECONSTRUCTION, None)
+  else:
+    maps = {"fused": fused_map(config, calibration, raw)}
+  found = {source: peak(config, each) for source, each in maps.items()}
+  for name, normal in calibration.gaussians.items():
+    found[name] = gaussian.distance(normal, raw.pooled[name])
   return found
 
 

@@ -13,7 +13,7 @@ SETTINGS = {
   "data.category": "tray,bottle",
   "codebook.size": 16,
   "codebook.groups": 2,
-  "codebook.map_size": 32,
+  "codebook.parts": 32,
   "logical.width": 16,
   "logical.embedding": 16,
   "logical.local_width": 16,

@@ -43,9 +43,11 @@ WRONG = (
   *(("encoder.deepest", value, DEEPEST) for value in (-1, 3, 6)),
   *(("data.validation_fraction", value, "in (0, 1)") for value in (0.0, 1.0, -0.1)),
   *(("codebook.decay", value, "in [0, 1)") for value in (-0.01, 1.0, float("nan"))),
-  *(("codebook.map_decay", value, "in [0, 1)") for value in (-0.01, 1.0)),
+  ("codebook.parts", -1, "0 or more"),
+  *(("codebook.parts_decay", value, "in [0, 1)") for value in (-0.01, 1.0)),
   *(("codebook.memory", value, "in [0, 1]") for value in (-0.1, 1.1)),
   ("scoring.global_weight", -0.5, "0 or more"),
+  ("scoring.pooled", ("codes", "other"), "some of ('features', 'residual', 'codes')"),
   *(("scoring.low", value, "a quantile below scoring.high") for value in (-0.1, 0.995)),
   *(("scoring.smoothing", value, "0 or more") for value in (-1.0, float("nan"))),
   *((name, value, "1 or more") for name in AT_LEAST_ONE for value in (0, -2)),
@@ -57,9 +59,11 @@ RIGHT = (
   *(("encoder.deepest", value) for value in (0, 4, 5)),
   *(("data.validation_fraction", value) for value in (0.001, 0.999)),
   *(("codebook.decay", value) for value in (0.0, 0.999)),
-  *(("codebook.map_decay", value) for value in (0.0, 0.999)),
+  ("codebook.parts", 0),
+  *(("codebook.parts_decay", value) for value in (0.0, 0.999)),
   *(("codebook.memory", value) for value in (0.0, 0.1, 1.0)),
   ("scoring.global_weight", 0.0),
+  *(("scoring.pooled", value) for value in ((), ("residual", "codes"))),
   *(("scoring.low", value) for value in (0.0, 0.99)),
   ("scoring.high", 1.0),
   ("scoring.smoothing", 0.0),
@@ -273,7 +277,7 @@ def test_the_variant_is_a_flag_of_the_command(tmp_path):
 import sys
 from absl import app, flags
 from nps_jax import train, trainer
-def fit(config, workdir):
+def fit(config, workdir, trained):
   print(config.variant, config.scoring.image, config.scoring.global_weight)
   raise ValueError("enough")
 trainer.fit = fit

@@ -158,14 +158,14 @@ def test_the_encoder_is_frozen_and_reads_up_to_the_deepest_level(tmp_path):
 @pytest.mark.parametrize(
   ("changes", "want"),
   [
-    ({}, {"reconstruction", "discrepancy", "novelty3", "novelty4", "structural"}),
+    ({}, {"reconstruction", "discrepancy", "structural", "codes"}),
     (
       {"logical__maps": "discrepancy", "structural__enabled": False},
-      {"discrepancy", "novelty3", "novelty4"},
+      {"discrepancy", "codes"},
     ),
     (
-      {"logical__maps": "reconstruction", "codebook__map_levels": (4, 5)},
-      {"reconstruction", "novelty4", "structural"},
+      {"logical__maps": "reconstruction", "codebook__parts": 0},
+      {"reconstruction", "structural"},
     ),
     (
       {"codebook__enabled": False},
@@ -179,9 +179,9 @@ def test_the_settings_choose_the_sources_of_scores(tmp_path, changes, want):
   found = jax.jit(model.raw_scores)(
     params, codes, features(5), jnp.int32((0, 1, 0)), jnp.ones(3)
   )
-  assert set(found.maps) == want
+  counted = want & {"codes"}
+  assert set(found.maps) == want - counted
   assert {each.shape for each in found.maps.values()} == {(3, 16, 16)}
-  counted = {"codes"} if "novelty3" in want else set()
   assert set(found.pooled) == {"residual", "features"} | counted
   for rows in (found.pooled[name] for name in counted):
     np.testing.assert_allclose(np.square(rows).sum(axis=1), 1, rtol=1e-4)

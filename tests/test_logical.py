@@ -1,4 +1,4 @@
-"""M_LAD: what reaches what, and the novelty maps against brute force."""
+"""M_LAD: what reaches what, and the counted codes against brute force."""
 
 from flax import traverse_util
 import jax
@@ -19,7 +19,7 @@ def tiny(**changes):
   config.update(
     {
       "context": {"source": "learned", "width": 4},
-      "codebook": {"size": 8, "groups": 2, "map_size": 16, "width": 4},
+      "codebook": {"size": 8, "groups": 2, "parts": 16, "width": 4},
       "logical": {"width": 16, "blocks": 1, "embedding": 8, "local_width": 16},
     }
   )
@@ -163,9 +163,7 @@ def test_training_starts_the_codes_and_evaluation_leaves_them():
     after["codes"], is_leaf=lambda each: hasattr(each, "started")
   ):
     assert bool(state.started) and np.abs(state.codes).max() > 0
-  for level in WIDTHS:  # neither is computed in training
-    np.testing.assert_array_equal(found.levels[level].novelty, 0)
-    np.testing.assert_array_equal(found.levels[level].use, 0)
+  np.testing.assert_array_equal(found.parts, np.zeros((3, 16)))  # not in training
   _, kept = model.apply(
     after,
     *(on_device(feats), None, jnp.int32((0, 0, 0)), jnp.ones(3), SIDE, False),
@@ -174,30 +172,26 @@ def test_training_starts_the_codes_and_evaluation_leaves_them():
   assert_same(kept["codes"], after["codes"])
 
 
-def test_novelty_and_use_go_by_the_squared_distance_to_codes():
+def test_parts_are_shared_by_the_squared_distance_to_codes():
   model, held = built(tiny())
   _, held = trained(model, held, features(10))
   feats = features(11)
-  found = run(model, held, feats).levels
-  for level, window in ((3, 3), (4, 1)):
-    state = held["codes"][f"level{level}"]["level"]
-    codes, usual = np.float64(state.codes), float(state.gap)
-    assert usual > 0
-    shares = np.zeros((len(feats[level]), len(codes)))
-    unit = np.float64(feats[level])
-    unit /= np.linalg.norm(unit, axis=-1, keepdims=True)
-    for b, y, x in np.ndindex(unit.shape[:3]):
-      rows = slice(max(0, y - window // 2), y + window // 2 + 1)
-      columns = slice(max(0, x - window // 2), x + window // 2 + 1)
-      around = unit[b, rows, columns].reshape(-1, unit.shape[-1]).mean(axis=0)
-      gaps = np.square(around - codes).sum(axis=1)
-      got = found[level].novelty[b, y, x]
-      np.testing.assert_allclose(got, gaps.min(), rtol=1e-4, atol=1e-6)
-      soft = np.exp((gaps.min() - gaps) / usual)
-      shares[b] += soft / soft.sum()
-    shares /= unit[0, ..., 0].size
-    np.testing.assert_allclose(found[level].use, shares, rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(found[level].use.sum(axis=1), 1, rtol=1e-5)
+  found = run(model, held, feats).parts
+  state = held["codes"]["parts"]["scenes"]
+  codes, usual = np.float64(state.codes), float(state.gap)
+  assert usual > 0
+  unit = np.float64(feats[3])
+  unit /= np.linalg.norm(unit, axis=-1, keepdims=True)
+  shares = np.zeros((len(unit), len(codes)))
+  for b, y, x in np.ndindex(unit.shape[:3]):
+    rows, columns = slice(max(0, y - 1), y + 2), slice(max(0, x - 1), x + 2)
+    around = unit[b, rows, columns].reshape(-1, unit.shape[-1]).mean(axis=0)
+    gaps = np.square(around - codes).sum(axis=1)
+    soft = np.exp((gaps.min() - gaps) / usual)
+    shares[b] += soft / soft.sum()
+  shares /= unit[0, ..., 0].size
+  np.testing.assert_allclose(found, shares, rtol=1e-3, atol=1e-5)
+  np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -253,5 +247,5 @@ def test_the_codes_losses_are_summed_over_the_codebooks():
 def test_without_codebooks_nothing_is_quantised():
   model, held = built(tiny(codebook__enabled=False))
   found = run(model, held, features(12))
-  assert found.levels == {} and "codes" not in held
+  assert found.parts is None and "codes" not in held
   np.testing.assert_array_equal((found.commitment, found.pull), 0)

@@ -1,9 +1,6 @@
 """The memory of normal patches against slow float64 forms of it."""
 
-import dataclasses
-
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
 import slow
@@ -64,14 +61,8 @@ def test_the_distance_is_to_the_nearest_patch_of_the_memory():
   np.testing.assert_allclose(at_once, 0, atol=2e-3)
 
 
-def test_a_run_remembers_its_training_images_and_maps_the_distance(run, root, tmp_path):
-  """The run of the other tests, calibrated anew with a memory."""
-  settings = ml_collections.ConfigDict(run.about.config)
-  settings.codebook.memory = 0.05
-  about = run.about._replace(config=ml_collections.FrozenConfigDict(settings))
-  run = dataclasses.replace(run, folder=tmp_path, about=about, calibrations={})
+def test_a_run_remembers_its_training_images_and_maps_the_distance(run, root):
   data = folder.open_category(root, "tray")
-  run = inference.calibrate(run, [data])
   memories = run.calibrations["tray"].memory
   assert set(memories) == {"memory", "memory_unit"}
   pixels = [
@@ -80,7 +71,7 @@ def test_a_run_remembers_its_training_images_and_maps_the_distance(run, root, tm
   ]
   maps = inference.collect(run, data.test[:3], "tray", memories).maps
   for name, held in memories.items():
-    assert held.shape == (round(0.05 * 12 * 8 * 8), 128 + 256)
+    assert held.shape == (round(0.1 * 12 * 8 * 8), 128 + 256)
     assert held.dtype == "float16"
     known, judged = (patches(run, each, name.endswith("unit")) for each in pixels)
     scale = np.abs(known).max()
@@ -92,10 +83,10 @@ def test_a_run_remembers_its_training_images_and_maps_the_distance(run, root, tm
     grid = scoring.on_grid(jnp.asarray(want), (16, 16))
     np.testing.assert_allclose(maps[name], grid, rtol=2e-3, atol=1e-3 * scale)
 
-  again = scoring.load(tmp_path / inference.CALIBRATION, "")["tray"]
+  again = scoring.load(run.folder / inference.CALIBRATION, "")["tray"]
   for name, held in memories.items():
     np.testing.assert_array_equal(again.memory[name], held)
-  others = {"structural", "residual", "features", "codes"}
+  others = {"discrepancy", "structural", "features", "codes"}
   assert set(run.calibrations["tray"].evidence) == {*memories, *others}
 
 

@@ -14,7 +14,7 @@ from nps_jax import scoring
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 GRID = (5, 6)
-NAMES = ("reconstruction", "novelty3", "structural")
+NAMES = ("reconstruction", "discrepancy", "structural")
 
 
 def drawn(seed: int, *shape: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def raw(seed: int, count: int = 4, grid: tuple[int, int] = GRID) -> scoring.RawS
 
 
 def statistics(seed: int, count: int) -> dict[str, np.ndarray]:
-  return {"residual": drawn(seed, count, 8), "features": drawn(seed + 1, count, 5)}
+  return {"codes": drawn(seed, count, 8), "features": drawn(seed + 1, count, 5)}
 
 
 def fitted(changes: dict, seed: int = 0) -> scoring.Calibration:
@@ -172,7 +172,7 @@ def test_the_whole_calibration_agrees_with_loops(positionwise, smoothing, image)
   normal, sets = statistics(60, 12), (raw(0, 4, grid), raw(100, 3, grid))
   found = scoring.fit(config, sets[0], normal)
 
-  fused = [np.zeros((len(each.pooled["residual"]), *grid)) for each in sets]
+  fused = [np.zeros((len(each.pooled["codes"]), *grid)) for each in sets]
   top = 2 if image == "top1" else 1
   evidence = {}
   # Half of the fused map is the structural source's, a quarter each other's.
@@ -186,11 +186,12 @@ def test_the_whole_calibration_agrees_with_loops(positionwise, smoothing, image)
     np.testing.assert_allclose(found.quantiles[source], [low, high], **EXACT)
     parts = [0.1 * (each - low) / (high - low) for each in scaled]
     fused = [total + part / share for total, part in zip(fused, parts, strict=True)]
-    if image == "sources" and source == "novelty3":
+    if image == "sources" and source != "reconstruction":
       evidence[source] = [[np.max(each) for each in part] for part in parts]
-  evidence["fused"] = [
-    [np.mean(sorted(each.ravel())[-top:]) for each in one] for one in fused
-  ]
+  if image != "sources":
+    evidence["fused"] = [
+      [np.mean(sorted(each.ravel())[-top:]) for each in one] for one in fused
+    ]
   for given, maps in zip(sets, fused, strict=True):
     np.testing.assert_allclose(scoring.fused_map(config, found, given), maps, **EXACT)
   for name, rows in normal.items():
@@ -239,35 +240,64 @@ def test_fused_map_by_hand():
   maps = by_source([[[7]]], [[[3]]], [[[1]]])
   for sources, want in (
     (("reconstruction",), 0.1),
-    (("reconstruction", "novelty3"), 0.2),
+    (("reconstruction", "discrepancy"), 0.2),
     (("structural",), -0.2),
-    (("structural", "novelty3", "reconstruction"), 0.0),
+    (("structural", "discrepancy", "reconstruction"), 0.0),
   ):
     given = scoring.RawScores({name: maps[name] for name in sources}, {})
     found = scoring.fused_map(options({}), scales, given)
     np.testing.assert_allclose(found, [[[want]]], atol=1e-12)
 
 
-def test_memories_are_a_third_module_and_replace_the_fused_map_s_peak():
-  parts = np.abs(drawn(90, 5, 6, *GRID))
-  names = (*NAMES, "memory", "memory_unit")
+@pytest.mark.parametrize(
+  ("names", "modules", "shown"),
+  [
+    (
+      (*NAMES, "memory", "memory_unit"),
+      (NAMES[:2], NAMES[2:], ("memory", "memory_unit")),
+      ("discrepancy", "structural", "memory", "memory_unit"),
+    ),
+    (NAMES[:1], (NAMES[:1],), NAMES[:1]),
+  ],
+)
+def test_memories_are_a_third_module_and_each_map_a_source(names, modules, shown):
+  parts = np.abs(drawn(90, len(names), 6, *GRID))
   given = scoring.RawScores(dict(zip(names, parts, strict=True)), statistics(91, 6))
   for image in ("sources", "max"):
     config = options({"image": image})
     scales = scoring.fit(config, given, statistics(92, 12))
     maps = scoring.scaled_maps(config, scales, given)
-    logical = (maps["reconstruction"] + maps["novelty3"]) / 2
-    both = (maps["memory"] + maps["memory_unit"]) / 2
-    want = (logical + maps["structural"] + both) / 3
+    means = [sum(maps[name] for name in each) / len(each) for each in modules]
+    want = sum(means) / len(modules)
     np.testing.assert_allclose(scoring.fused_map(config, scales, given), want)
     found = scoring.gather_evidence(config, scales, given)
     local = {name: each for name, each in found.items() if name not in given.pooled}
-    shown = {"fused": want}
-    if image == "sources":
-      shown = {name: maps[name] for name in names[2:]}
-    assert set(local) == set(shown)
-    for name, each in shown.items():
+    peaks = {name: maps[name] for name in shown} if image == "sources" else {}
+    peaks = peaks or {"fused": want}
+    assert set(local) == set(peaks)
+    for name, each in peaks.items():
       np.testing.assert_allclose(local[name], each.max(axis=(1, 2)))
+
+
+@pytest.mark.parametrize(
+  ("changes", "used"),
+  [
+    ({}, {"features", "codes"}),
+    ({"pooled": ("codes", "residual")}, {"codes"}),
+    ({"pooled": ()}, set()),
+    ({"global_weight": 0.0}, set()),
+  ],
+)
+def test_only_the_statistics_that_are_named_count(changes, used):
+  """Those that are named and not there, of a model without such codes, are left out."""
+  config, data = options(changes), raw(3)
+  found = scoring.fit(config, data, statistics(50, 12))
+  assert set(found.gaussians) == used
+  assert set(found.evidence) == used | {"discrepancy", "structural"}
+  before = scoring.image_score(config, found, data)
+  odd = {name: rows + 100 for name, rows in data.pooled.items()}
+  after = scoring.image_score(config, found, data._replace(pooled=odd))
+  assert np.all((after > before) == bool(used))
 
 
 @pytest.mark.parametrize(("cells", "top"), [(50, 1), (199, 1), (200, 2), (1234, 12)])
@@ -299,19 +329,19 @@ def test_each_input_reaches_only_its_own_scales():
   assert changed(before, scoring.fit(config, data, normal)) == set()
 
   maps = {source: values.copy() for source, values in data.maps.items()}
-  maps["novelty3"][2] *= 3
+  maps["discrepancy"][2] *= 3
   after = scoring.fit(config, data._replace(maps=maps), normal)
   parts = ("mean", "spread", "quantiles", "evidence")
-  want = {f"{part}['novelty3']" for part in parts}
-  want |= {"evidence['fused']", "sides['local']"}
+  want = {f"{part}['discrepancy']" for part in parts}
+  want |= {"sides['local']"}
   assert changed(before, after) == want
 
-  pooled = data.pooled | {"residual": data.pooled["residual"] + np.eye(4, 8)[:, ::-1]}
+  pooled = data.pooled | {"codes": data.pooled["codes"] + np.eye(4, 8)[:, ::-1]}
   pooled = jax.tree.map(np.float32, pooled)
   after = scoring.fit(config, data._replace(pooled=pooled), normal)
   parts = ("centre", "scale", "basis")  # shrunk in full, the precision is 1
-  want = {f"gaussians['residual'].{part}" for part in parts}
-  want |= {"evidence['residual']", "sides['global']"}
+  want = {f"gaussians['codes'].{part}" for part in parts}
+  want |= {"evidence['codes']", "sides['global']"}
   assert changed(before, after) == want
 
   other = normal | {"features": drawn(77, 12, 5)}
@@ -372,7 +402,7 @@ def test_fewer_than_two_validation_images_are_refused():
 def test_saved_scales_come_back_bit_for_bit(tmp_path):
   path = tmp_path / "deep" / "calibration.npz"
   normal = statistics(52, 12)
-  normal["residual"][:, 3] = 0.5
+  normal["codes"][:, 3] = 0.5
   scales = {"screw_bag": fitted({"positionwise": False}, 7), "a b:c.d": fitted({}, 8)}
   scoring.save(path, {"old": scales["screw_bag"]})
   assert set(scoring.load(path, "")) == {"old"}
@@ -381,7 +411,7 @@ def test_saved_scales_come_back_bit_for_bit(tmp_path):
   found = scoring.load(path, "")
   assert set(found) == set(scales)
   for category, each in scales.items():
-    assert type(found[category].gaussians["residual"].rest) is float
+    assert type(found[category].gaussians["codes"].rest) is float
     assert bits(found[category]) == bits(each)
 
 

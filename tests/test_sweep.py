@@ -385,7 +385,7 @@ def test_flags_are_passed_on_and_give_the_settings_that_were_planned(flags, tmp_
     assert run.name == f"{run.variant}/{config.data.category}/seed{config.seed}"
     deep = run.variant == "deep"
     assert config.encoder.levels == ((4,) if deep else (2, 3))
-    assert config.scoring.global_weight == (0.0 if deep else 4.0)
+    assert config.scoring.global_weight == (0.0 if deep else 3.0)
   words = sweep.command(found[0])
   assert words[:2] == [sys.executable, "-m"]
   assert tuple(words[2:-1]) == found[0].command
@@ -521,7 +521,7 @@ def test_two_real_trainings_end_in_one_table(root, tmp_path, monkeypatch):
     encoder__levels="(4,)",
     encoder__deepest=4,
     structural__enabled=False,
-    codebook__map_levels="()",
+    codebook__parts=0,
   )
   light = [each for each in light if not each.startswith("--config.data.category")]
   flags = [

@@ -129,8 +129,8 @@ def test_the_ablation_adds_priors_to_the_decoder_alone():
 
   def priors(name):
     found = variants.changed(config, name, known[name])
-    rest = (found.structural.enabled, found.logical.maps, found.codebook.map_levels)
-    assert rest == (False, "reconstruction", ()) and found.scoring.global_weight == 0
+    rest = (found.structural.enabled, found.logical.maps, found.codebook.memory)
+    assert rest == (False, "reconstruction", 0) and found.scoring.global_weight == 0
     return found.context.source, found.codebook.enabled
 
   assert priors("reconstruction") == ("none", False)

@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from nps_jax import distributed
 
-SAMPLE = 2048  # features of a batch, at most, that move a level's codes in one step
+SAMPLE = 2048  # features of a batch, at most, that move the codes of scenes in one step
+WINDOW = 3  # cells along a side of a scene, odd
 FAR = 1e4  # where a code waits, out of all features' reach, for a feature of its own
 
 
@@ -177,25 +178,16 @@ def _draw(
   return feats[jnp.clip(found, 0, len(feats) - 1)][order], own[order]
 
 
-class Levelled(NamedTuple):
-  """What an encoder level's codebook says of its feature map."""
-
-  novelty: Float[Array, "b h w"]  # squared distance to the nearest code, 0..4
-  use: Float[Array, "b k"]  # each code's share in the image, summing to 1
-
-
-class LevelCodebook(nn.Module):
-  """Codes of an encoder level's own features, how far features are from them, and
-  how much of the image each code describes.
+class PartCodebook(nn.Module):
+  """Codes of an encoder level's own features, and how much of an image each describes.
 
   A feature at length 1 is averaged with its neighbours first, so that a code describes
-  a small scene and not a point. The distance is a map of what no normal image has; the
-  shares, which count how much there is of each normal scene, tell what is missing or
-  one too many (both ours). In training a sample of the positions moves the codes.
+  a small scene and not a point. The shares, which count how much there is of each
+  normal scene, tell what is missing or one too many (ours). In training a sample of the
+  positions moves the codes.
   """
 
   size: int
-  window: int  # cells along a side of the neighbourhood, odd
   decay: float
   eps: float
   reseed_after: int
@@ -203,8 +195,8 @@ class LevelCodebook(nn.Module):
   @nn.compact
   def __call__(
     self, feats: Float[Array, "b h w d"], valid: Float[Array, " b"], train: bool
-  ) -> Levelled:
-    """Distances and shares; in training zeros, at no cost.
+  ) -> Float[Array, "b k"]:
+    """Each code's share in the image, summing to 1; in training zeros, at no cost.
 
     A position belongs to all codes by softmax(- distance / usual distance), so that
     its share does not jump where two codes are equally near.
@@ -212,24 +204,21 @@ class LevelCodebook(nn.Module):
     Needs the random stream "codes" and the mutable collection "codes" in training.
     """
     b, h, w, d = feats.shape
-    held = self.variable("codes", "level", initial_state, self.size, d)
+    held = self.variable("codes", "scenes", initial_state, self.size, d)
     feats = jax.lax.stop_gradient(feats)
     if train and not self.is_initializing():
       pick, key = jax.random.split(self.make_rng("codes"))
       at = jax.random.randint(pick, (min(SAMPLE, b * h * w),), 0, b * h * w)
-      chosen = neighbourhood(feats, self.window).reshape(-1, d)[at]
+      chosen = neighbourhood(feats, WINDOW).reshape(-1, d)[at]
       weight = jnp.repeat(valid, h * w)[at]
       chosen, weight = distributed.whole((chosen, weight))
       *_, held.value = learn(
         held.value, chosen, weight, key, self.decay, self.eps, self.reseed_after
       )
-      return Levelled(jnp.zeros((b, h, w)), jnp.zeros((b, self.size)))
-    state = held.value
-    local = neighbourhood(feats, self.window)
-    nearest = state.codes[nearest_code(local.reshape(-1, d), state.codes)]
-    novelty = jnp.sum(jnp.square(local - nearest.reshape(local.shape)), axis=-1)
+      return jnp.zeros((b, self.size))
+    state, local = held.value, neighbourhood(feats, WINDOW)
     share = functools.partial(_shares, codes=state.codes, width=state.gap)
-    return Levelled(novelty, jax.lax.map(share, local.reshape(b, h * w, d)))
+    return jax.lax.map(share, local.reshape(b, h * w, d))
 
 
 def _shares(

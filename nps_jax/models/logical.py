@@ -13,7 +13,7 @@ from nps_jax.models import codebook
 from nps_jax.models import context
 from nps_jax.models import fusion
 
-WINDOWED = 3  # last level whose novelty is of 3 x 3 cells; coarser cells see enough
+COUNTED = 3  # level whose codes are counted: its scenes are small parts, not points
 LEARNED_WIDTH = 64  # channels of a trainable category vector
 
 
@@ -22,7 +22,7 @@ class Reconstruction(NamedTuple):
 
   rebuilt: dict[int, Float[Array, "b _ _ _"]]
   local: dict[int, Float[Array, "b _ _ _"]]  # the local head's guess of `rebuilt`
-  levels: dict[int, codebook.Levelled]  # of each level with codes of its own
+  parts: Float[Array, "b k"] | None  # how much of the image each code describes
   commitment: Float[Array, " b"]
   pull: Float[Array, " b"]  # of codes that learn by gradient
 
@@ -95,30 +95,23 @@ class LogicalModule(nn.Module):
     own = self._own_codes(held, valid, train)
     rebuilt = decoder(embedding, start, side, priors, own)
     local = LocalHead(self.widths, settings.local_width, name="local")(feats)
-    levels = self._level_codes(feats, valid, train)
+    parts = self._parts(feats, valid, train)
     losses = ([jnp.zeros_like(valid), *each] for each in (held.commitment, held.pull))
-    return Reconstruction(rebuilt, local, levels, *map(sum, losses))
+    return Reconstruction(rebuilt, local, parts, *map(sum, losses))
 
-  def _level_codes(
+  def _parts(
     self,
     feats: Mapping[int, Float[Array, "b _ _ _"]],
     valid: Float[Array, " b"],
     train: bool,
-  ) -> dict[int, codebook.Levelled]:
-    """What the compared levels' own codes say: how new, and how much of each."""
+  ) -> Float[Array, "b k"] | None:
+    """The shares of the codes that are counted, if there are any."""
     book = self.config.codebook
-    if not book.enabled:
-      return {}
-    found = {}
-    for level in (each for each in self.widths if each in book.map_levels):
-      held = codebook.LevelCodebook(
-        book.map_size,
-        3 if level <= WINDOWED else 1,
-        *(book.map_decay, book.eps, book.reseed_after),
-        name=f"level{level}",
-      )
-      found[level] = held(feats[level], valid, train)
-    return found
+    if not (book.enabled and book.parts and COUNTED in self.widths):
+      return None
+    rest = (book.parts_decay, book.eps, book.reseed_after)
+    held = codebook.PartCodebook(book.parts, *rest, name="parts")
+    return held(feats[COUNTED], valid, train)
 
   def _context(
     self,
