@@ -14,6 +14,7 @@ from nps_jax import config as settings
 ALONE = {
   "context.source": "none",
   "codebook.enabled": False,
+  "codebook.parts": 0,
   "codebook.memory": 0.0,
   "logical.maps": "reconstruction",
   "structural.enabled": False,
@@ -26,12 +27,19 @@ def get_variants():
   return {
     # The config as it is.
     "default": {},
-    # The decoder alone, then with each prior and with both; "+context" has the
-    # config's own source.
+    # The decoder alone and its map alone, then with each prior and with both;
+    # "+context" has the config's own source, "+levels" codes where the paper has them.
     "reconstruction": ALONE,
     "+context": context,
     "+codebook": ALONE | {"codebook.enabled": True},
+    "+levels": ALONE | {"codebook.enabled": True, "codebook.where": "levels"},
     "+both": context | {"codebook.enabled": True},
+    # The whole method without a prior: the context; all codes, also those that are
+    # counted; the counted codes; the memories of patches.
+    "no-context": {"context.source": "none"},
+    "no-codebook": {"codebook.enabled": False},
+    "no-parts": {"codebook.parts": 0},
+    "no-memory": {"codebook.memory": 0.0},
     # Which features are quantised for the decoder.
     "codes-embedding": {"codebook.where": "embedding"},
     "codes-levels": {"codebook.where": "levels"},
@@ -72,9 +80,6 @@ def get_variants():
     "pooled-residual": {"scoring.pooled": ("residual",)},
     "pooled-codes": {"scoring.pooled": ("codes",)},
     "pooled-all": {"scoring.pooled": ("features", "residual", "codes")},
-    # Without the codes that are counted, and without the memories.
-    "no-parts": {"codebook.parts": 0},
-    "no-memory": {"codebook.memory": 0.0},
     # The published form.
     "paper": {"variant": "paper", **settings.PAPER},
   }
