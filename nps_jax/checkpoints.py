@@ -114,8 +114,8 @@ def read_description(workdir: pathlib.Path) -> Description:
   )
 
 
-def adopt(trained: pathlib.Path, workdir: pathlib.Path, about: Description) -> None:
-  """Copies another run's steps and log to the workdir of `about`, unless it has steps.
+def check_trained(trained: pathlib.Path, about: Description) -> None:
+  """Checks that another run was trained as the run of `about` would be.
 
   Raises:
     FileNotFoundError: `trained` is not a run, or has no steps.
@@ -130,6 +130,10 @@ def adopt(trained: pathlib.Path, workdir: pathlib.Path, about: Description) -> N
     )
   if not (trained / STEPS).exists():
     raise FileNotFoundError(f"{trained} has no {STEPS}: its training has not come far.")
+
+
+def adopt(trained: pathlib.Path, workdir: pathlib.Path) -> None:
+  """Copies another run's steps and log to the workdir, unless it has steps."""
   if distributed.is_lead() and not (workdir / STEPS).exists():
     aside = workdir / f"{STEPS}.partial"
     shutil.rmtree(aside, ignore_errors=True)

@@ -78,10 +78,12 @@ def fit(
   about = checkpoints.Description(
     *(config, names, loaded.deepest, loaded.identity, checking.fingerprint(datasets))
   )
+  if trained is not None:
+    checkpoints.check_trained(trained, about)
   checkpoints.describe(workdir, about)
   checkpoints.write_frozen(workdir, {"encoder": loaded.params, **constants})
   if trained is not None:
-    checkpoints.adopt(trained, workdir, about)
+    checkpoints.adopt(trained, workdir)
 
   model = detector.Detector(config, names, loaded.deepest, vectors)
   optimizer = make_optimizer(config.train)

@@ -112,6 +112,11 @@ def test_a_training_reads_each_image_s_own_context(clip, root, tmp_path):
     context__model=str(clip),
     context__cache=str(tmp_path / "cache"),
     context__nearest=2,
+    image_size=32,
+    encoder__levels=(4,),
+    encoder__deepest=4,
+    codebook__enabled=False,
+    codebook__memory=0.0,
     structural__enabled=False,
     train__steps=2,
   )

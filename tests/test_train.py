@@ -33,7 +33,7 @@ def bare_run(folder):
 
 
 def fails_with(error):
-  def fit(config, workdir):
+  def fit(config, workdir, trained):
     raise error
 
   return fit
@@ -73,7 +73,7 @@ def test_a_bucket_is_refused_not_taken_for_a_folder(door, address):
 
 def test_results_that_are_there_are_shown_and_stay(door, tmp_path, capsys):
   run = bare_run(tmp_path)
-  door.setattr(train.trainer, "fit", lambda config, workdir: run)
+  door.setattr(train.trainer, "fit", lambda config, workdir, trained: run)
   door.setattr(train.inference, "evaluate", fails_with(AssertionError()))
   for name, text in ((evaluate.RESULTS, "[]"), ("results.md", "| a table |")):
     (tmp_path / name).write_text(text)
@@ -86,7 +86,7 @@ def test_results_that_are_there_are_shown_and_stay(door, tmp_path, capsys):
 def test_a_run_without_results_is_evaluated(door, tmp_path):
   run = bare_run(tmp_path)
   written = []
-  door.setattr(train.trainer, "fit", lambda config, workdir: run)
+  door.setattr(train.trainer, "fit", lambda config, workdir, trained: run)
   door.setattr(train.inference, "evaluate", lambda given: [given])
   door.setattr(train.evaluate, "publish", lambda *given: written.append(given))
   train.main(["train"])
