@@ -6,7 +6,8 @@ python -m nps_jax.sweep --config=configs/loco.py --variants=configs/ablation.py 
 
 --only=NAME,NAME runs some of them. Variants with the same settings share their runs:
 of configs/loco.py, for example, codes-512 is the default.
-Hardware, hours and scores: not measured yet; no figure is claimed here.
+What has been measured of them, on a light encoder: configs/RESULTS.md. On MVTec LOCO AD
+nothing has been measured yet.
 """
 
 from nps_jax import config as settings
