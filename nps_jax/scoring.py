@@ -296,11 +296,11 @@ def load(path: pathlib.Path, remedy: str) -> dict[str, Calibration]:
   with np.load(io.BytesIO(integrity.read(path, remedy)), allow_pickle=False) as stored:
     flat = {tuple(name.split("/")): stored[name] for name in stored.files}
   scales = {}
-  for category, nested in traverse_util.unflatten_dict(flat).items():
-    gaussians = {
-      name: gaussian.Gaussian(**{**parts, "rest": float(parts["rest"])})
-      for name, parts in nested.pop("gaussians").items()
+  for category, stored in traverse_util.unflatten_dict(flat).items():
+    parts = {"gaussians": {}, "memory": {}} | stored  # empty ones leave nothing there
+    parts["gaussians"] = {
+      name: gaussian.Gaussian(**{**each, "rest": float(each["rest"])})
+      for name, each in parts["gaussians"].items()
     }
-    nested.setdefault("memory", {})  # an empty one leaves nothing in the file
-    scales[category] = Calibration(gaussians=gaussians, **nested)
+    scales[category] = Calibration(**parts)
   return scales

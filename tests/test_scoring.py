@@ -415,6 +415,13 @@ def test_saved_scales_come_back_bit_for_bit(tmp_path):
     assert bits(found[category]) == bits(each)
 
 
+def test_scales_without_statistics_come_back_too(tmp_path):
+  path, scales = tmp_path / "calibration.npz", {"pins": fitted({"global_weight": 0.0})}
+  assert scales["pins"].gaussians == scales["pins"].memory == {}
+  scoring.save(path, scales)
+  assert bits(scoring.load(path, "")["pins"]) == bits(scales["pins"])
+
+
 @pytest.mark.parametrize("kept", [0, 20, 300])
 def test_damaged_scales_are_refused_by_name(tmp_path, kept):
   path = tmp_path / "calibration.npz"
