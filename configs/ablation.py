@@ -36,10 +36,9 @@ def get_variants():
     "+levels": ALONE | {"codebook.enabled": True, "codebook.where": "levels"},
     "+both": context | {"codebook.enabled": True},
     # The whole method without a prior: the context; all codes, also those that are
-    # counted; the counted codes; the memories of patches.
+    # counted (without these alone: pooled-features, below); the memories of patches.
     "no-context": {"context.source": "none"},
     "no-codebook": {"codebook.enabled": False},
-    "no-parts": {"codebook.parts": 0},
     "no-memory": {"codebook.memory": 0.0},
     # Which features are quantised for the decoder.
     "codes-embedding": {"codebook.where": "embedding"},

@@ -134,7 +134,7 @@ def assign(config: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> None
 
 
 def is_scored(name: str) -> bool:
-  """Whether the field is among SCORED."""
+  """Whether the field, by its dotted name, is read after the training only."""
   return name in SCORED or name.partition(".")[0] in SCORED
 
 

@@ -4,11 +4,11 @@ python -m nps_jax.sweep --config=configs/loco.py --variants=configs/ablation.py 
   --categories=all --seeds=0,1,2 --out=DIR --config.data.root=ROOT
 
 Trains what is missing, one run after the other, in DIR/<variant>/<category>/seed<k> and
-by `python -m nps_jax.train`; what is done stays. Variants that differ in their scoring
-only share their training. --rivals adds two simple detectors on the same features,
-those of nps_jax.rivals. sweep.json, .csv and .md are written anew after each run.
-Ctrl-C, SIGTERM or SIGHUP stops the current run at a checkpoint; the same command goes
-on from there.
+by `python -m nps_jax.train`; what is done stays. A variant that differs from an earlier
+one only in config.SCORED takes that one's training, where it has ended. --rivals adds
+two simple detectors on the same features, those of nps_jax.rivals. sweep.json, .csv and
+.md are written anew after each run. Ctrl-C, SIGTERM or SIGHUP stops the current run at
+a checkpoint; the same command goes on from there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -33,7 +33,7 @@ WORKDIR = flags.DEFINE_string(
 TRAINED = flags.DEFINE_string(
   "trained",
   None,
-  "Folder of a finished run that differs in its scoring: its training.",
+  "Folder of a run that has ended, differing only in scoring; takes its training over.",
 )
 MULTIHOST = flags.DEFINE_bool(
   "multihost", False, "Join the other processes that the launcher started."

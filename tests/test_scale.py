@@ -137,7 +137,7 @@ def test_each_gradient_is_exchanged_once_and_codes_read_one_gathering(parts):
   rest = reduced - gradients
   scalars = rest.pop(1)
   assert 0 < scalars <= 25  # the terms of the loss, the number of valid rows
-  # The features drawn for the level's codes, and whether these are valid.
+  # The features drawn for the counted codes, and whether these are valid.
   assert rest == {8 * 8 * 8: 1, 8 * 8 * 8 * 128: 1}
 
 

@@ -209,14 +209,14 @@ class PartCodebook(nn.Module):
     if train and not self.is_initializing():
       pick, key = jax.random.split(self.make_rng("codes"))
       at = jax.random.randint(pick, (min(SAMPLE, b * h * w),), 0, b * h * w)
-      chosen = neighbourhood(feats, WINDOW).reshape(-1, d)[at]
+      chosen = neighbourhood(feats).reshape(-1, d)[at]
       weight = jnp.repeat(valid, h * w)[at]
       chosen, weight = distributed.whole((chosen, weight))
       *_, held.value = learn(
         held.value, chosen, weight, key, self.decay, self.eps, self.reseed_after
       )
       return jnp.zeros((b, self.size))
-    state, local = held.value, neighbourhood(feats, WINDOW)
+    state, local = held.value, neighbourhood(feats)
     share = functools.partial(_shares, codes=state.codes, width=state.gap)
     return jax.lax.map(share, local.reshape(b, h * w, d))
 
@@ -231,15 +231,13 @@ def _shares(
   return jnp.mean(soft, axis=0)
 
 
-def neighbourhood(
-  feats: Float[Array, "b h w d"], window: int
-) -> Float[Array, "b h w d"]:
-  """Features at length 1, each the mean of those in a square window around it.
+def neighbourhood(feats: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
+  """Features at length 1, each the mean of the WINDOW x WINDOW cells around it.
 
   At the border the window holds fewer cells, and the mean is over these.
   """
   length = jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(feats), -1, keepdims=True), 1e-12))
-  around = ((window, window), (1, 1), "SAME")
+  around = ((WINDOW, WINDOW), (1, 1), "SAME")
   return nn.avg_pool(feats / length, *around, count_include_pad=False)
 
 
