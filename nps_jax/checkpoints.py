@@ -1,146 +1,51 @@
-"""What a run keeps on disk to go on or to be used: settings, frozen weights, steps."""
+"""What a run keeps on disk to go on or to be used: frozen weights and steps."""
 
 from collections.abc import Iterator, Mapping
 import contextlib
-import json
 import pathlib
 import shutil
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import logging
 from flax import traverse_util
 import jax
-import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 import safetensors.numpy
 
-from nps_jax import config as settings
 from nps_jax import distributed
 from nps_jax import integrity
 from nps_jax import telemetry
 
 Tree = Any
-CONFIG, STEPS = "config.json", "checkpoints"
+STEPS = "checkpoints"
 FROZEN = "frozen.safetensors"
-ANEW = "Bring an intact copy of both, or train anew in another --workdir."
 AGAIN = "Start the same training command again: it writes both anew, and does no more."
 ARRAYS = "sums"  # an item of each step: the sums of its arrays
 
-# Fields that may differ when a run goes on: they change neither model nor data order.
-FREE = (
-  "checkpoint.every",
-  "checkpoint.keep",
-  "data.root",
-  "data.source",
-  "data.threads",
-  "encoder.weights",
-  "train.feature_cache",
-  "train.log_every",
-)
-
-
-class Description(NamedTuple):
-  """What config.json says of a run."""
-
-  config: ml_collections.FrozenConfigDict
-  categories: tuple[str, ...]
-  deepest: int
-  encoder: dict[str, Any]  # which weights the frozen encoder holds
-  images: str = ""  # the fingerprint of the normal images
-
-
-def describe(workdir: pathlib.Path, description: Description) -> None:
-  """Writes config.json, or checks that the run found there is this one.
-
-  Raises:
-    ValueError: the workdir holds a run with other settings; lists the differences.
-  """
-  if (workdir / CONFIG).exists():
-    found = read_description(workdir)
-    differing = _differences(found, description)
-    if differing:
-      raise ValueError(
-        f"{workdir} holds a run with other settings:\n  "
-        + "\n  ".join(differing)
-        + "\nUse another --workdir, or give the settings of that run to go on with it."
-      )
-    return
-  if not distributed.is_lead():
-    return
-  content = {
-    "config": description.config.to_dict(),
-    "categories": list(description.categories),
-    "deepest": description.deepest,
-    "encoder": description.encoder,
-    "images": description.images,
-  }
-  text = json.dumps(content, indent=2) + "\n"
-  integrity.write(workdir / CONFIG, text.encode())
-
-
-def read_description(workdir: pathlib.Path) -> Description:
-  """The settings of a run.
-
-  Raises:
-    FileNotFoundError: the folder is not a run.
-    ValueError: its settings are damaged, or not those that this version of the package
-      knows.
-  """
-  path = workdir / CONFIG
-  if not path.exists():
-    raise FileNotFoundError(
-      f"{workdir} is not a run: it has no {CONFIG}. Give the --workdir of a training."
-    )
-  content = json.loads(integrity.read(path, ANEW))
-  config = settings.defaults()
-  held, known = (
-    set(traverse_util.flatten_dict(each, sep="."))
-    for each in (content["config"], config.to_dict())
-  )
-  if held != known:
-    raise ValueError(
-      f"{path} was written by another version of this package: it lacks the settings "
-      f"{sorted(known - held)} and has {sorted(held - known)} besides. Use that "
-      "version, or train anew in another --workdir."
-    )
-  config.update(_tuples(content["config"]))
-  return Description(
-    ml_collections.FrozenConfigDict(config),
-    tuple(content["categories"]),
-    content["deepest"],
-    content["encoder"],
-    content["images"],
-  )
-
-
-def check_trained(trained: pathlib.Path, about: Description) -> None:
-  """Checks that another run was trained as the run of `about` would be.
-
-  Raises:
-    FileNotFoundError: `trained` is not a run, or has no steps.
-    ValueError: it differs in more than what is scored; lists the differences.
-  """
-  differing = _differences(read_description(trained), about, trained, scored=False)
-  if differing:
-    raise ValueError(
-      f"{trained} was trained with other settings:\n  "
-      + "\n  ".join(differing)
-      + f"\nOnly {', '.join(settings.SCORED)} may differ."
-    )
-  if not (trained / STEPS).exists():
-    raise FileNotFoundError(f"{trained} has no {STEPS}: its training has not come far.")
-
 
 def adopt(trained: pathlib.Path, workdir: pathlib.Path) -> None:
-  """Copies another run's steps and log to the workdir, unless it has steps."""
-  if distributed.is_lead() and not (workdir / STEPS).exists():
+  """Copies another run's frozen weights, log and steps, unless there are steps."""
+  if distributed.is_lead() and not _has_steps(workdir):
+    logging.info("Taking the training of %s to %s.", trained, workdir)
+    frozen = trained / FROZEN
+    for path in (
+      frozen.with_suffix(integrity.SUFFIX),
+      frozen,
+      trained / telemetry.FILE,
+    ):
+      shutil.copy(path, workdir)
     aside = workdir / f"{STEPS}.partial"
-    shutil.rmtree(aside, ignore_errors=True)
+    for left in (aside, workdir / STEPS):
+      shutil.rmtree(left, ignore_errors=True)
     shutil.copytree(trained / STEPS, aside)
-    shutil.copy(trained / telemetry.FILE, workdir)
     aside.rename(workdir / STEPS)
   distributed.barrier("adopted checkpoints")
+
+
+def _has_steps(workdir: pathlib.Path) -> bool:
+  """Whether a step was saved; the folder of the steps is there from the start."""
+  return any(each.name.isdigit() for each in (workdir / STEPS).glob("*"))
 
 
 def write_frozen(workdir: pathlib.Path, tree: Tree) -> None:
@@ -300,43 +205,3 @@ def _sums(items: Mapping[str, Tree]) -> dict[str, str]:
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
   sharding = getattr(leaf, "sharding", None)
   return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
-
-
-def _differences(
-  found: Description,
-  wanted: Description,
-  place: pathlib.Path | str = "the workdir",
-  *,
-  scored: bool = True,
-) -> list[str]:
-  """One line for each setting that bars going on with the run in a place.
-
-  Args:
-    scored: whether those that are read after the training count.
-  """
-  pairs = {
-    "categories": (found.categories, wanted.categories),
-    "encoder": (found.encoder, wanted.encoder),
-    "normal images, as SHA-256": (found.images, wanted.images),
-  }
-  flat = [
-    traverse_util.flatten_dict(each.config.to_dict(), sep=".")
-    for each in (found, wanted)
-  ]
-  pairs |= {
-    f"config.{name}": (old, flat[1][name])
-    for name, old in flat[0].items()
-    if scored or not settings.is_scored(name)
-  }
-  return [
-    f"{name}: {old!r} in {place}, {new!r} asked for"
-    for name, (old, new) in pairs.items()
-    if old != new and name.removeprefix("config.") not in FREE
-  ]
-
-
-def _tuples(value: Any) -> Any:
-  """JSON's lists as the tuples that configs hold."""
-  if isinstance(value, dict):
-    return {name: _tuples(each) for name, each in value.items()}
-  return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -61,7 +61,8 @@ def defaults() -> ml_collections.ConfigDict:
   codebook.size = 512  # codes per group
   codebook.groups = 8  # channel groups, each with its own codes
   codebook.width = 64  # channels of a code, for "levels"
-  codebook.parts = 2048  # codes of f3's own scenes, whose shares are counted; 0: none
+  codebook.parts = 2048  # codes of f3's own scenes, whose shares are counted, where
+  # encoder.levels have 3; 0: none
   codebook.parts_decay = 0.99  # of their EMA statistics; lower for short trainings
   codebook.memory = 0.1  # share of the normal patches that two memories keep, the
   # distances to which are maps; 0: no memories

@@ -17,6 +17,7 @@ from PIL import Image
 
 from nps_jax import checkpoints
 from nps_jax import config as settings
+from nps_jax import description
 from nps_jax import detector
 from nps_jax import distributed
 from nps_jax import integrity
@@ -42,7 +43,7 @@ class Run:
 
   folder: pathlib.Path
   step: int
-  about: checkpoints.Description
+  about: description.Description
   model: detector.Detector
   frozen: Tree  # the encoder's parameters, and the context's vectors
   variables: Tree
@@ -67,7 +68,7 @@ def open_run(workdir: pathlib.Path, *, calibrated: bool = True) -> Run:
   Raises:
     FileNotFoundError: the folder is not a run, or has no checkpoint or calibration.
   """
-  about = checkpoints.read_description(workdir)
+  about = description.read(workdir)
   frozen = checkpoints.read_frozen(workdir)
   vectors = frozen.get("context", {}).get("vectors")
   model = detector.Detector(about.config, about.categories, about.deepest, vectors)
@@ -92,24 +93,33 @@ def open_run(workdir: pathlib.Path, *, calibrated: bool = True) -> Run:
   return Run(workdir, step, about, model, frozen, items["variables"], scales)
 
 
-def calibrate(run: Run, datasets: Sequence[records.Dataset]) -> Run:
+def calibrate(
+  run: Run, datasets: Sequence[records.Dataset], source: Run | None = None
+) -> Run:
   """Fits each category's scales on its normal images, stores them with the run.
 
   Scales that are there already, and intact, stay.
+
+  Args:
+    source: a calibrated run of the same training, whose memories are the same if their
+      share is.
   """
   path, scales = run.folder / CALIBRATION, {}
   if distributed.all_hosts(integrity.intact(path)):
     stored = scoring.load(path, checkpoints.AGAIN)
     return dataclasses.replace(run, calibrations=stored)
+  config = run.about.config
+  share = config.codebook.memory
+  known = source is not None and source.about.config.codebook.memory == share
   for data in datasets:
-    normal = remember(run, data)
-    validation = collect(run, data.validation, data.category, normal)
-    training = collect(run, data.train, data.category, {})
-    logging.info(
-      "Calibrating %s on %d validation images.", data.category, len(data.validation)
-    )
-    found = scoring.fit(run.about.config.scoring, validation, training.pooled)
-    scales[data.category] = found._replace(memory=normal)
+    name, training = data.category, {}
+    normal = source.calibrations[name].memory if known else remember(run, data)
+    validation = collect(run, data.validation, name, normal)
+    if config.scoring.global_weight and config.scoring.pooled:
+      training = collect(run, data.train, name, {}).pooled
+    logging.info("Calibrating %s on %d validation images.", name, len(data.validation))
+    found = scoring.fit(config.scoring, validation, training)
+    scales[name] = found._replace(memory=normal)
   if distributed.is_lead():
     scoring.save(path, scales)
   distributed.barrier("calibration")

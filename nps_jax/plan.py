@@ -31,7 +31,6 @@ class Run(NamedTuple):
   folder: pathlib.Path
   config: ml_collections.ConfigDict  # the settings that its config.json must hold
   command: tuple[str, ...]  # the module that does it, and the flags of its settings
-  trained: pathlib.Path | None = None  # folder of a run before it of the same training
 
 
 class Sweep(NamedTuple):
@@ -135,11 +134,10 @@ def make(arguments: Sequence[str]) -> Sweep:
   } | {name: name for name in rivals}
   drawn = config.data.synthetic and not config.data.root
   categories = _categories(config, flags.categories)
-  runs, like = [], {}
+  runs = []
   for name in dict.fromkeys(owner.values()):
     changed = variants.leaves(configs[name])
     fields = given | {field: changed[field] for field in known[name]}
-    before = None if name in rivals else _first(like, name, changed)
     for group in [categories] if flags.unified else [(each,) for each in categories]:
       middle = UNIFIED if flags.unified else group[0]
       for seed in flags.seeds:
@@ -149,23 +147,25 @@ def make(arguments: Sequence[str]) -> Sweep:
         place = f"{name}/{middle}/seed{seed}"
         wanted = variants.assigned(configs[name], own)
         command = _command(name, file, fields | own)
-        trained = before and out / before / middle / f"seed{seed}"
-        runs.append(
-          Run(place, name, group, seed, out / place, wanted, command, trained)
-        )
+        runs.append(Run(place, name, group, seed, out / place, wanted, command))
   return Sweep(
     *(out, ("python", "-m", "nps_jax.sweep", *arguments), config, drawn, categories),
     *(flags.seeds, known, owner, asked, tuple(runs)),
   )
 
 
-def _first(like: dict[str, str], name: str, fields: Mapping[str, Any]) -> str | None:
-  """The first variant of the same training, if that is another; remembers it."""
-  trained = {
-    field: value for field, value in fields.items() if not settings.is_scored(field)
-  }
-  first = like.setdefault(repr(sorted(trained.items())), name)
-  return None if first == name else first
+def trained_alike(one: Run, other: Run) -> bool:
+  """Whether both are trainings, and differ only in what is read after them."""
+  trained = [
+    {
+      field: value
+      for field, value in variants.leaves(run.config).items()
+      if not settings.is_scored(field)
+    }
+    for run in (one, other)
+    if run.variant not in variants.RIVALS
+  ]
+  return len(trained) == 2 and trained[0] == trained[1]
 
 
 def _command(variant: str, file: str, fields: Mapping[str, Any]) -> tuple[str, ...]:

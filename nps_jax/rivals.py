@@ -17,9 +17,9 @@ from jaxtyping import Float
 import ml_collections
 import numpy as np
 
-from nps_jax import checkpoints
 from nps_jax import config as settings
 from nps_jax import console
+from nps_jax import description
 from nps_jax import detector
 from nps_jax import evaluate
 from nps_jax import gaussian
@@ -144,7 +144,7 @@ def run(name: str, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> 
   config = ml_collections.FrozenConfigDict(config)
   sums = checking.fingerprint(datasets)
   about = (config, names, loaded.deepest, loaded.identity, sums)
-  checkpoints.describe(workdir, checkpoints.Description(*about))
+  description.write(workdir, description.Description(*about))
   model = detector.Detector(config, names, loaded.deepest, None)
   results = [measure(name, model, loaded.params, data) for data in datasets]
   extra = {"steps": 0, "seconds": None, "config_hash": settings.fingerprint(config)}

@@ -4,8 +4,8 @@ python -m nps_jax.sweep --config=configs/loco.py --variants=configs/ablation.py 
   --categories=all --seeds=0,1,2 --out=DIR --config.data.root=ROOT
 
 Trains what is missing, one run after the other, in DIR/<variant>/<category>/seed<k> and
-by `python -m nps_jax.train`; what is done stays. A variant that differs from an earlier
-one only in config.SCORED takes that one's training, where it has ended. --rivals adds
+by `python -m nps_jax.train`; what is done stays. A run that differs from one that is
+done only in config.SCORED takes that one's training over. --rivals adds
 two simple detectors on the same features, those of nps_jax.rivals. sweep.json, .csv and
 .md are written anew after each run. Ctrl-C, SIGTERM or SIGHUP stops the current run at
 a checkpoint; the same command goes on from there.
@@ -13,7 +13,7 @@ a checkpoint; the same command goes on from there.
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
-import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
@@ -24,12 +24,13 @@ import sys
 from absl import logging
 from PIL import Image
 
-from nps_jax import checkpoints
 from nps_jax import console
+from nps_jax import description
 from nps_jax import evaluate
 from nps_jax import files
 from nps_jax import interruption
 from nps_jax import plan
+from nps_jax import provenance
 from nps_jax import variants
 from nps_jax.data import synthetic
 from nps_jax.report import sweep_table
@@ -50,15 +51,15 @@ def finished(run: plan.Run) -> Results | None:
     ValueError: the folder holds something else, such as a run with other settings.
   """
   path = run.folder / evaluate.RESULTS
-  if not (run.folder / checkpoints.CONFIG).exists():
+  if not (run.folder / description.CONFIG).exists():
     if path.exists():
       raise ValueError(
-        f"{path} has no {checkpoints.CONFIG} beside it, so its settings are unknown. "
+        f"{path} has no {description.CONFIG} beside it, so its settings are unknown. "
         "Move it away, or use another --out."
       )
     return None
   try:
-    found = checkpoints.read_description(run.folder).config
+    found = description.read(run.folder).config
     rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     results = {row["category"]: row for row in rows or ()}
   except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
@@ -87,22 +88,25 @@ def _differences(found: Mapping, wanted: Mapping) -> list[str]:
     if field in PLACES:
       pair = [pathlib.Path(each).expanduser() for each in (found[field], value)]
       same = same or pair[0].resolve() == pair[1].resolve()
-    elif field in checkpoints.FREE:
+    elif field in description.FREE:
       continue
     if not same:
       lines.append(f"config.{field}: {found[field]!r} there, {value!r} asked for")
   return lines
 
 
-def command(run: plan.Run) -> list[str]:
-  """What trains or measures it; not again what an ended run has trained."""
+def command(run: plan.Run, done: Sequence[plan.Run]) -> list[str]:
+  """What trains or measures it; not again what one that is done has trained."""
   words = [sys.executable, "-m", *run.command, f"--workdir={run.folder}"]
-  ended = run.trained and (run.trained / evaluate.RESULTS).exists()
-  return [*words, f"--trained={run.trained}"] if ended else words
+  same = (f"--trained={each.folder}" for each in done if plan.trained_alike(each, run))
+  return [*words, *itertools.islice(same, 1)]
 
 
-def train(sweep: plan.Sweep, run: plan.Run) -> Results:
+def train(sweep: plan.Sweep, run: plan.Run, done: Sequence[plan.Run]) -> Results:
   """Trains it, or goes on with it, in a process of its own.
+
+  Args:
+    done: runs whose results are there.
 
   Raises:
     ValueError: it failed; with the end of its log.
@@ -110,8 +114,8 @@ def train(sweep: plan.Sweep, run: plan.Run) -> Results:
   """
   if sweep.drawn:
     draw(run, sweep.config.image_size)
-  words, log = command(run), run.folder / LOG
-  _write_json(run.folder / STARTED, {"command": words, "package": package()})
+  words, log = command(run, done), run.folder / LOG
+  _write_json(run.folder / STARTED, {"command": words, "package": provenance.package()})
   status = execute(words, log, sweep.out / COMPILED)
   if status == interruption.EXIT:
     raise KeyboardInterrupt
@@ -221,7 +225,8 @@ def run_all(sweep: plan.Sweep) -> dict[str, str]:
   for at, run in enumerate(waiting, 1):
     logging.info("Run %d of %d: %s", at, len(waiting), run.folder)
     try:
-      results[run.name] = train(sweep, run)
+      done = [each for each in sweep.runs if each.name in results]
+      results[run.name] = train(sweep, run, done)
     except (ValueError, OSError) as error:
       failures[run.name] = str(error)
       logging.warning("%s failed; going on with the others.", run.name)
@@ -256,7 +261,7 @@ def publish(
   ]
   content = {
     "command": list(sweep.command),
-    "package": package(),
+    "package": provenance.package(),
     "config": sweep.config.to_dict(),
     "categories": list(sweep.categories),
     "seeds": list(sweep.seeds),
@@ -298,30 +303,6 @@ def _started(run: plan.Run) -> dict | None:
 
 def _write_json(path: pathlib.Path, content: Mapping) -> None:
   files.write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def package() -> dict[str, str | None]:
-  """This package's version, and the commit where it lies in a git repository."""
-  root = pathlib.Path(__file__).resolve().parent.parent
-  try:
-    version = importlib.metadata.version("nps_jax")
-  except importlib.metadata.PackageNotFoundError:
-    version = None
-  top = _git(root, "rev-parse", "--show-toplevel")
-  if not top or pathlib.Path(top).resolve() != root:  # another project's, around ours
-    return {"version": version, "commit": None}
-  words = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-  return {"version": version, "commit": _git(root, *words)}
-
-
-def _git(root: pathlib.Path, *words: str) -> str | None:
-  try:
-    done = subprocess.run(
-      ["git", "-C", str(root), *words], capture_output=True, text=True, check=False
-    )
-  except OSError:
-    return None
-  return done.stdout.strip() if done.returncode == 0 else None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,6 +18,7 @@ import optax
 
 from nps_jax import checkpoints
 from nps_jax import config as settings
+from nps_jax import description
 from nps_jax import detector
 from nps_jax import distributed
 from nps_jax import inference
@@ -54,8 +55,8 @@ def fit(
   Goes on from the newest checkpoint in the workdir, if there is one.
 
   Args:
-    trained: a run whose checkpoints the workdir begins with; its settings may differ in
-      those of config.SCORED.
+    trained: a run that has ended and whose training this one takes over; its settings
+      may differ in those of config.SCORED.
 
   Raises:
     ValueError, FileNotFoundError: a setting, the data or the weights are wrong, or the
@@ -75,15 +76,14 @@ def fit(
   )
   vectors, constants = contexts(config.context, datasets)
   config = ml_collections.FrozenConfigDict(config)
-  about = checkpoints.Description(
+  about = description.Description(
     *(config, names, loaded.deepest, loaded.identity, checking.fingerprint(datasets))
   )
-  if trained is not None:
-    checkpoints.check_trained(trained, about)
-  checkpoints.describe(workdir, about)
-  checkpoints.write_frozen(workdir, {"encoder": loaded.params, **constants})
+  source = None if trained is None else ended(trained, about)
+  description.write(workdir, about)
   if trained is not None:
     checkpoints.adopt(trained, workdir)
+  checkpoints.write_frozen(workdir, {"encoder": loaded.params, **constants})
 
   model = detector.Detector(config, names, loaded.deepest, vectors)
   optimizer = make_optimizer(config.train)
@@ -98,7 +98,18 @@ def fit(
     keeper.close()
 
   run = inference.open_run(workdir, calibrated=False)
-  return inference.calibrate(run, datasets)
+  return inference.calibrate(run, datasets, source)
+
+
+def ended(trained: pathlib.Path, about: description.Description) -> inference.Run:
+  """A run that has ended, and was trained as the run of `about` would be.
+
+  Raises:
+    FileNotFoundError, ValueError: there is no such run, it has not ended, its files are
+      damaged, or it was trained otherwise.
+  """
+  description.check_trained(trained, about)
+  return inference.open_run(trained)
 
 
 def contexts(

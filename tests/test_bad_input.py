@@ -24,7 +24,7 @@ import pytest
 import runs
 import tifffile
 
-from nps_jax import checkpoints
+from nps_jax import description
 from nps_jax import detector
 from nps_jax import evaluate
 from nps_jax import inference
@@ -302,7 +302,7 @@ def test_prediction_writes_only_into_its_folder(case, tmp_path, monkeypatch):
   case.change(tmp_path)
   before = contents(tmp_path)
   config = ml_collections.FrozenConfigDict(runs.config(tmp_path))
-  about = checkpoints.Description(config, ("nuts",), 4, {})
+  about = description.Description(config, ("nuts",), 4, {})
   model = detector.Detector(config, about.categories, about.deepest, None)
   stand_in = inference.Run(tmp_path, 0, about, model, {}, {}, {})
   if not any(flag.startswith("--run") for flag in case.flags):

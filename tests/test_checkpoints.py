@@ -1,39 +1,19 @@
-"""A run's folder: settings that stay, frozen weights, and the newest intact step."""
+"""A run's folder: frozen weights, and the newest intact step."""
 
-import json
 import logging
 import shutil
 
-from flax import traverse_util
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-import ml_collections
 import numpy as np
 import pytest
 
 from nps_jax import checkpoints
-from nps_jax import config as settings
 from nps_jax import distributed
 from nps_jax import integrity
 
-ENCODER = {"name": "resnet18", "file": "a.safetensors", "sha256": "0f", "deepest": 4}
-FIELDS = traverse_util.flatten_dict(settings.defaults().to_dict(), sep=".")
 LIKE = {"variables": {"a": jax.ShapeDtypeStruct((3,), jnp.float32)}}
-
-
-def description(changes=(), categories=("nuts", "bag"), encoder=None):
-  config = settings.defaults()
-  config.update_from_flattened_dict(dict(changes))
-  config = ml_collections.FrozenConfigDict(config)
-  return checkpoints.Description(config, categories, 4, encoder or dict(ENCODER))
-
-
-def changed(value):
-  """Another value of the same type."""
-  if isinstance(value, bool):
-    return not value
-  return value + (value[:1] if isinstance(value, tuple) else type(value)(1))
 
 
 def items(step):
@@ -71,90 +51,6 @@ def assert_same(found, wanted):
   for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
     assert (one.dtype, one.shape) == (other.dtype, other.shape)
     assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
-
-
-def test_a_run_is_described_once(tmp_path):
-  about = description({"encoder.levels": (2, 3), "context.templates": ("a {}", "{}")})
-  checkpoints.describe(tmp_path, about)
-  text = (tmp_path / checkpoints.CONFIG).read_text()
-  assert json.loads(text)["config"]["encoder"]["levels"] == [2, 3]
-  assert json.loads(text)["categories"] == ["nuts", "bag"]
-  checkpoints.describe(tmp_path, about)
-  assert (tmp_path / checkpoints.CONFIG).read_text() == text
-  assert {each.name for each in tmp_path.iterdir()} == {"config.json", "config.sha256"}
-
-
-def test_a_description_survives_the_disk_with_its_tuples(tmp_path):
-  about = description({"encoder.levels": (2, 3), "context.templates": ("a {}", "{}")})
-  checkpoints.describe(tmp_path, about)
-  found = checkpoints.read_description(tmp_path)
-  assert found == about
-  assert found.config.encoder.levels == (2, 3)
-  assert found.config.context.templates == ("a {}", "{}")
-  assert settings.fingerprint(found.config) == settings.fingerprint(about.config)
-  for name, value in FIELDS.items():
-    held = traverse_util.flatten_dict(found.config.to_dict(), sep=".")[name]
-    assert type(held) is type(value), name
-
-
-@pytest.mark.parametrize("name", sorted(set(FIELDS) - set(checkpoints.FREE)))
-def test_a_changed_field_bars_going_on_and_is_named_with_both_values(tmp_path, name):
-  checkpoints.describe(tmp_path, description())
-  text = (tmp_path / checkpoints.CONFIG).read_text()
-  old, new = FIELDS[name], changed(FIELDS[name])
-  with pytest.raises(ValueError, match="holds a run with other settings") as caught:
-    checkpoints.describe(tmp_path, description({name: new}))
-  listed = str(caught.value).splitlines()
-  assert listed[1:-1] == [f"  config.{name}: {old!r} in the workdir, {new!r} asked for"]
-  assert listed[-1].startswith("Use another --workdir")
-  assert (tmp_path / checkpoints.CONFIG).read_text() == text
-
-
-@pytest.mark.parametrize("name", checkpoints.FREE)
-def test_a_free_field_may_change(tmp_path, name):
-  checkpoints.describe(tmp_path, description())
-  text = (tmp_path / checkpoints.CONFIG).read_text()
-  checkpoints.describe(tmp_path, description({name: changed(FIELDS[name])}))
-  assert (tmp_path / checkpoints.CONFIG).read_text() == text
-
-
-def test_every_difference_is_listed_even_beyond_the_config(tmp_path):
-  checkpoints.describe(tmp_path, description())
-  other = description(
-    {"seed": 3, "codebook.size": 64, "data.threads": 7},
-    categories=("nuts",),
-    encoder=ENCODER | {"sha256": "1f"},
-  )
-  with pytest.raises(ValueError, match=str(tmp_path)) as caught:
-    checkpoints.describe(tmp_path, other)
-  listed = [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:-1]]
-  assert listed == ["categories", "encoder", "config.codebook.size", "config.seed"]
-
-
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
-  with pytest.raises(FileNotFoundError, match=r"is not a run: it has no config\.json"):
-    checkpoints.read_description(tmp_path)
-
-
-def test_a_run_of_another_version_is_refused_not_guessed_at(tmp_path):
-  checkpoints.describe(tmp_path, description())
-  path = tmp_path / checkpoints.CONFIG
-  content = json.loads(path.read_text())
-  del content["config"]["scoring"]["smoothing"]
-  content["config"]["encoder"]["pooling"] = "max"
-  integrity.write(path, json.dumps(content).encode())
-  with pytest.raises(ValueError, match="another version") as caught:
-    checkpoints.read_description(tmp_path)
-  assert "lacks the settings ['scoring.smoothing']" in str(caught.value)
-  assert "has ['encoder.pooling'] besides" in str(caught.value)
-
-
-def test_damaged_settings_are_refused_by_name(tmp_path):
-  checkpoints.describe(tmp_path, description())
-  path = tmp_path / checkpoints.CONFIG
-  path.write_text(path.read_text()[:-9])
-  with pytest.raises(ValueError, match=r"config\.json is damaged: .*intact copy of"):
-    checkpoints.read_description(tmp_path)
 
 
 def test_frozen_weights_come_back_bit_by_bit(tmp_path):
@@ -198,11 +94,8 @@ def test_frozen_weights_are_written_once_and_again_where_damaged(tmp_path, caplo
   assert_same(checkpoints.read_frozen(tmp_path), second)
 
 
-def test_hosts_that_do_not_lead_write_neither_settings_nor_weights(
-  tmp_path, monkeypatch
-):
+def test_hosts_that_do_not_lead_write_no_weights(tmp_path, monkeypatch):
   monkeypatch.setattr(distributed, "is_lead", lambda: False)
-  checkpoints.describe(tmp_path, description())
   checkpoints.write_frozen(tmp_path, {"a": np.zeros(2, np.float32)})
   assert list(tmp_path.iterdir()) == []
 
@@ -313,14 +206,6 @@ def test_a_run_with_damaged_steps_only_is_refused_with_the_reasons(tmp_path):
     restored(tmp_path)
   assert "5: the SHA-256 of _CHECKPOINT_METADATA is not that in" in str(caught.value)
   assert "start anew in another --workdir" in str(caught.value)
-
-
-def test_a_flip_in_the_settings_is_noticed(tmp_path):
-  checkpoints.describe(tmp_path, description())
-  path = tmp_path / checkpoints.CONFIG
-  flip(path, path.read_text().index('"seed": 0') + 8)  # 0 becomes 1
-  with pytest.raises(ValueError, match=r"config\.json is damaged: its SHA-256 is not"):
-    checkpoints.read_description(tmp_path)
 
 
 def test_a_save_that_fails_behind_the_scenes_says_so(tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ def slow_gap(target, rebuilt):
 
 
 def test_the_loss_is_the_sum_of_both_modules_gaps(tmp_path):
-  model = built(tmp_path, codebook__enabled=False)
+  model = built(tmp_path, codebook__enabled=False, codebook__parts=0)
   params, codes = jax.jit(model.init)(jax.random.key(0))
   feats = features(0)
   total, (_, terms) = objective(model, params, codes, feats)
@@ -110,7 +110,7 @@ def test_each_module_learns_as_if_alone(tmp_path):
 
 
 def test_the_local_head_does_not_pull_its_target(tmp_path):
-  model = built(tmp_path, codebook__enabled=False)
+  model = built(tmp_path, codebook__enabled=False, codebook__parts=0)
   params, codes = jax.jit(model.init)(jax.random.key(0))
   feats = features(2)
 
@@ -168,7 +168,11 @@ def test_the_encoder_is_frozen_and_reads_up_to_the_deepest_level(tmp_path):
       {"reconstruction", "structural"},
     ),
     (
-      {"codebook__enabled": False},
+      {"codebook__enabled": False},  # the decoder's codes; these are counted
+      {"reconstruction", "discrepancy", "structural", "codes"},
+    ),
+    (
+      {"encoder__levels": (4,)},  # without the level that is counted
       {"reconstruction", "discrepancy", "structural"},
     ),
   ],

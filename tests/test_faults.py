@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from nps_jax import checkpoints
+from nps_jax import description
 from nps_jax import inference
 from nps_jax import integrity
 from nps_jax import interruption
@@ -199,8 +200,8 @@ def test_training_mends_what_it_can_and_refuses_the_rest(root, whole, tmp_path):
   trainer.fit(faulty.config(root, train__batch_size=8), run)
   for name in ("frozen.safetensors", "calibration.npz"):
     assert integrity.intact(run / name)
-  about = json.loads((run / checkpoints.CONFIG).read_text())
+  about = json.loads((run / description.CONFIG).read_text())
   about["config"]["seed"] = 5
-  (run / checkpoints.CONFIG).write_text(json.dumps(about, indent=2) + "\n")
+  (run / description.CONFIG).write_text(json.dumps(about, indent=2) + "\n")
   with pytest.raises(ValueError, match=r"config\.json is damaged: its SHA-256"):
     trainer.fit(faulty.config(root), run)

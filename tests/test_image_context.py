@@ -116,6 +116,7 @@ def test_a_training_reads_each_image_s_own_context(clip, root, tmp_path):
     encoder__levels=(4,),
     encoder__deepest=4,
     codebook__enabled=False,
+    codebook__parts=0,
     codebook__memory=0.0,
     structural__enabled=False,
     train__steps=2,

@@ -11,8 +11,8 @@ import nps_jax
 # The floors of the house; a package stands for every module in it.
 FLOORS = {
   1: "config console data distributed files gaussian integrity interruption losses "
-  "metrics models report scoring",
-  2: "checkpoints detector plan telemetry variants",
+  "metrics models provenance report scoring",
+  2: "checkpoints description detector plan telemetry variants",
   3: "inference trainer",
   4: "benchmark evaluate predict",
   5: "train",

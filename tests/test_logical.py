@@ -245,7 +245,7 @@ def test_the_codes_losses_are_summed_over_the_codebooks():
 
 
 def test_without_codebooks_nothing_is_quantised():
-  model, held = built(tiny(codebook__enabled=False))
+  model, held = built(tiny(codebook__enabled=False, codebook__parts=0))
   found = run(model, held, features(12))
   assert found.parts is None and "codes" not in held
   np.testing.assert_array_equal((found.commitment, found.pull), 0)

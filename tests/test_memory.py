@@ -38,6 +38,17 @@ def test_the_coreset_is_the_greedy_one(monkeypatch, candidates, rounds):
   assert memory.coreset(rows, 1, 4)[0] != found[0]
 
 
+def test_repeated_rows_are_chosen_once(monkeypatch):
+  passes = []
+  real = memory._nearer
+  monkeypatch.setattr(memory, "_nearer", lambda *a: passes.append(0) or real(*a))
+  rows = drawn(0, 7, 100)  # wider than PROJECTED
+  found = memory.coreset(np.tile(rows, (300, 1)), 210, 0)
+  assert sorted(found % 7) == list(range(7))
+  assert len(passes) < 5
+  assert len(memory.coreset(np.zeros((50, 3), np.float32), 20, 0)) == 1
+
+
 def test_a_wide_coreset_is_chosen_in_fewer_dimensions():
   """The few far rows are found all the same; the exact greedy choice names them."""
   rows = drawn(0, 60, 2 * memory.PROJECTED)

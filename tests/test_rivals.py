@@ -7,7 +7,7 @@ import pytest
 import runs
 import slow
 
-from nps_jax import checkpoints
+from nps_jax import description
 from nps_jax import evaluate
 from nps_jax import rivals
 from nps_jax.models import memory
@@ -54,5 +54,5 @@ def test_a_rival_s_results_are_those_of_a_run(root, tmp_path, name, capsys):
   assert found["category"] == "tray" and 0 <= found["image_auroc"]["pooled"] <= 1
   mapped = name == "patch-memory"
   assert (found["au_spro"] is not None) == (found["pixel_auroc"] is not None) == mapped
-  assert checkpoints.read_description(tmp_path).config.seed == config.seed
+  assert description.read(tmp_path).config.seed == config.seed
   assert "tray" in capsys.readouterr().out

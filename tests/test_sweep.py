@@ -12,6 +12,7 @@ import pytest
 import runs
 
 from nps_jax import plan
+from nps_jax import provenance
 from nps_jax import sweep
 from nps_jax.data import synthetic
 
@@ -43,12 +44,18 @@ class Fake:
   """Replaces sweep.command; remembers which runs were started."""
 
   def __init__(self):
+    self.command = sweep.command
     self.started = []
+    self.taken = {}  # by the run's name: that of the run whose training it takes
     self.first = {}  # by the run's name: Python that is run before the results
     self.logical = {}  # by the run's name
 
-  def __call__(self, run):
+  def __call__(self, run, done):
     self.started.append(run.name)
+    last = self.command(run, done)[-1]
+    if last.startswith("--trained="):
+      root = str(run.folder).removesuffix(run.name)
+      self.taken[run.name] = last.removeprefix(f"--trained={root}")
     description = {
       "config": run.config.to_dict(),
       "categories": run.categories,
@@ -320,29 +327,30 @@ def test_variants_of_the_same_settings_share_their_runs(fake, flags, tmp_path):
   assert "like has the same settings as default, and shares its runs." in text
 
 
-def test_variants_of_another_scoring_share_their_training(flags, tmp_path):
+def test_runs_of_another_scoring_take_the_training_that_is_done(fake, flags, tmp_path):
   held = {
-    "default": {},
     "small": {"codebook.size": 64},
+    "default": {},
     "peak": {"scoring.image": "max"},
+    "memory": {"codebook.memory": 0.0, "logical.maps": "discrepancy"},
     "small-peak": {"codebook.size": 64, "scoring.image": "max"},
   }
   write_variants(tmp_path, held)
-  found = {run.name: run for run in plan.make([*flags, "--rivals"]).runs}
-  shared = {name: run.trained for name, run in found.items() if run.trained}
-  out = tmp_path / "out"
-  assert shared == {
-    f"{start}peak/{name}/seed{seed}": out / (start[:-1] or "default") / place
-    for start in ("", "small-")
-    for name in "ab"
+  fake.first = {"default/a/seed1": "sys.exit(1)"}
+  with pytest.raises(SystemExit, match="1 runs failed"):
+    sweep.main([*flags, "--rivals"])
+  start = {name: "default" for name in ("peak", "memory")} | {"small-peak": "small"}
+  want = {
+    f"{name}/{category}/seed{seed}": f"{first}/{category}/seed{seed}"
+    for name, first in start.items()
+    for category in "ab"
     for seed in (0, 1)
-    for place in [pathlib.Path(name, f"seed{seed}")]
   }
-  run = found["peak/a/seed1"]
-  assert not any(word.startswith("--trained") for word in sweep.command(run))
-  run.trained.mkdir(parents=True)
-  (run.trained / "results.json").write_text("[]")
-  assert sweep.command(run)[-1] == f"--trained={out / 'default/a/seed1'}"
+  del want["peak/a/seed1"]
+  assert fake.taken == want | {"memory/a/seed1": "peak/a/seed1"}
+  fake.first = {}
+  sweep.main([*flags, "--rivals"])
+  assert fake.taken["default/a/seed1"] == "peak/a/seed1"
 
 
 @pytest.mark.parametrize("named", [None, "elsewhere"])
@@ -386,7 +394,7 @@ def test_flags_are_passed_on_and_give_the_settings_that_were_planned(flags, tmp_
     deep = run.variant == "deep"
     assert config.encoder.levels == ((4,) if deep else (2, 3))
     assert config.scoring.global_weight == (0.0 if deep else 3.0)
-  words = sweep.command(found[0])
+  words = sweep.command(found[0], ())
   assert words[:2] == [sys.executable, "-m"]
   assert tuple(words[2:-1]) == found[0].command
   assert words[-1] == f"--workdir={tmp_path / 'out/default/a/seed0'}"
@@ -482,24 +490,13 @@ def test_a_config_and_a_folder_are_needed(flags, tmp_path):
     plan.make([f"--config={config}", "--categories=cup", f"--out={tmp_path / 'new'}"])
 
 
-def test_the_package_s_state_is_known_only_of_its_own_repository(monkeypatch):
-  answers = {"rev-parse": str(pathlib.Path(sweep.__file__).parents[1]), "describe": "c"}
-  monkeypatch.setattr(sweep, "_git", lambda root, *words: answers[words[0]])
-  assert sweep.package()["commit"] == "c"
-  answers["rev-parse"] = str(pathlib.Path(sweep.__file__).parents[2])
-  assert sweep.package()["commit"] is None
-  monkeypatch.undo()
-  monkeypatch.setenv("PATH", "")
-  assert sweep.package()["commit"] is None
-
-
 def test_runs_of_different_states_of_the_package_are_told(
   fake, flags, tmp_path, monkeypatch
 ):
   flags += ["--categories=a", "--only=default"]
   for seeds, commit in (("0", "old"), ("0,1", "new")):
     state = {"version": "1", "commit": commit}
-    monkeypatch.setattr(sweep, "package", lambda state=state: state)
+    monkeypatch.setattr(provenance, "package", lambda state=state: state)
     sweep.main([*flags, f"--seeds={seeds}"])
   text = (tmp_path / "out" / "sweep.md").read_text(encoding="utf-8")
   assert "different states of the package" in text

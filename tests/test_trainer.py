@@ -12,6 +12,7 @@ import pytest
 import runs
 
 from nps_jax import checkpoints
+from nps_jax import inference
 from nps_jax import telemetry
 from nps_jax import trainer
 
@@ -84,8 +85,13 @@ def test_another_scoring_takes_the_training_that_is_there(
     raise AssertionError("no batch is needed")
 
   monkeypatch.setattr(trainer.pipeline, "train_batches", refuse)
-  config = runs.config(root, scoring__smoothing=0.0, logical__maps="reconstruction")
-  found = trainer.fit(config, tmp_path / "new", run.folder)
+  monkeypatch.setattr(inference, "remember", refuse)
+  changes = {"scoring__smoothing": 0.0, "logical__maps": "reconstruction"}
+  workdir = tmp_path / "new"
+  checkpoints.Checkpoints(workdir, 3).close()  # a start that came to no step
+  checkpoints.write_frozen(workdir, {"encoder": {"a": np.zeros(2, np.float32)}})
+  found = trainer.fit(runs.config(root, **changes), workdir, run.folder)
+  assert_same(found.frozen, run.frozen)
   assert found.about.config.scoring.smoothing == 0
   assert_same(found.variables, run.variables)
   assert telemetry.read(found.folder) == telemetry.read(run.folder)
@@ -94,6 +100,31 @@ def test_another_scoring_takes_the_training_that_is_there(
   assert_same(new.gaussians, old.gaussians)
   unlike = np.abs(new.mean["structural"] - old.mean["structural"]).max()
   assert 0 < unlike < np.ptp(old.mean["structural"])  # of the same map, unsmoothed
+  assert_same(new.memory, old.memory)
+
+  monkeypatch.undo()
+  fewer = runs.config(root, codebook__memory=0.02, checkpoint__keep=9)
+  found = trainer.fit(fewer, tmp_path / "fewer", workdir)
+  assert_same(found.variables, run.variables)
+  for name, rows in found.calibrations["bottle"].memory.items():
+    assert 0 < len(rows) < len(old.memory[name]) / 3
+
+
+def test_a_training_that_has_not_ended_is_not_taken(run, root, tmp_path):
+  begun = shutil.copytree(run.folder, tmp_path / "begun")
+  (begun / inference.CALIBRATION).unlink()
+  with pytest.raises(FileNotFoundError, match="the training has not ended"):
+    trainer.fit(runs.config(root), tmp_path / "new", begun)
+  assert not (tmp_path / "new").exists()
+
+
+def test_a_run_with_steps_keeps_them(run, root, tmp_path):
+  own = shutil.copytree(run.folder, tmp_path / "own")
+  log = own / telemetry.FILE
+  log.write_text(log.read_text().replace("{", "{ ", 1))
+  text = log.read_text()
+  trainer.fit(runs.config(root), own, run.folder)
+  assert log.read_text() == text
 
 
 def test_another_training_is_not_taken(run, root, tmp_path):
@@ -102,7 +133,9 @@ def test_another_training_is_not_taken(run, root, tmp_path):
     trainer.fit(config, tmp_path / "new", run.folder)
   lines = str(caught.value).splitlines()
   assert lines[1:-1] == [f"  config.seed: 0 in {run.folder}, 3 asked for"]
-  assert lines[-1] == "Only codebook.memory, logical.maps, scoring may differ."
+  assert lines[-1].startswith(
+    "Only these may differ: codebook.memory, logical.maps, scoring, checkpoint.every, "
+  )
   with pytest.raises(FileNotFoundError, match="lost is not a run"):
     trainer.fit(config, tmp_path / "new", tmp_path / "lost")
   assert not (tmp_path / "new").exists()

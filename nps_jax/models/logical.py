@@ -107,7 +107,7 @@ class LogicalModule(nn.Module):
   ) -> Float[Array, "b k"] | None:
     """The shares of the codes that are counted, if there are any."""
     book = self.config.codebook
-    if not (book.enabled and book.parts and COUNTED in self.widths):
+    if not (book.parts and COUNTED in self.widths):
       return None
     rest = (book.parts_decay, book.eps, book.reseed_after)
     held = codebook.PartCodebook(book.parts, *rest, name="parts")

@@ -11,6 +11,7 @@ import numpy as np
 PROJECTED = 64  # dimensions in which the patches to keep are chosen
 ROUND = 512  # patches chosen between two passes over all of them
 CANDIDATES = 8192  # patches that these are chosen among
+SAME = 1e-6  # squared distance, of the longest patch's square, that is rounding
 
 
 def patches(levels: Mapping[int, Float[Array, "b _ _ _"]]) -> Float[Array, "b h w d"]:
@@ -52,8 +53,10 @@ def squared_distances(
 
 def coreset(
   rows: Float[np.ndarray, "n d"], count: int, seed: int
-) -> Int[np.ndarray, " count"]:
+) -> Int[np.ndarray, " k"]:
   """Rows, each the farthest from those before it; the first at random.
+
+  `count` of them, or fewer where all others repeat one that is chosen.
 
   Distances are those of a random projection to PROJECTED dimensions. The farthest row
   is sought among CANDIDATES only, for as long as no other row can be farther: those
@@ -63,6 +66,7 @@ def coreset(
   if rows.shape[1] > PROJECTED:
     rows = rows @ rng.normal(size=(rows.shape[1], PROJECTED)).astype(np.float32)
   points = jnp.asarray(rows, jnp.float32)
+  same = SAME * jnp.max(jnp.sum(points**2, axis=1))
   gap = jnp.full(len(rows), jnp.inf)
   chosen, fresh = [], [int(rng.integers(len(rows)))]
   while True:
@@ -71,7 +75,9 @@ def coreset(
       return np.array(chosen[:count])
     fresh = np.resize(fresh, ROUND)  # repeated, for one compiled shape
     gap = _nearer(gap, points, points[fresh])
-    found, held = _farthest(gap, points, min(CANDIDATES, len(rows) - 1))
+    if jnp.max(gap) <= same:
+      return np.array(chosen)
+    found, held = _farthest(gap, points, same, min(CANDIDATES, len(rows) - 1))
     fresh = np.asarray(found)[: int(held)].tolist()
 
 
@@ -82,9 +88,12 @@ def _nearer(
   return jnp.minimum(gap, jnp.min(squared_distances(points, fresh), axis=1))
 
 
-@functools.partial(jax.jit, static_argnums=2)
+@functools.partial(jax.jit, static_argnums=3)
 def _farthest(
-  gap: Float[Array, " n"], points: Float[Array, "n d"], candidates: int
+  gap: Float[Array, " n"],
+  points: Float[Array, "n d"],
+  same: Float[Array, ""],
+  candidates: int,
 ) -> tuple[Int[Array, " r"], Int[Array, ""]]:
   """Up to ROUND next choices among the candidates, and how many there are."""
   top, index = jax.lax.top_k(gap, candidates + 1)
@@ -93,9 +102,8 @@ def _farthest(
 
   def more(carry):
     held, _, top = carry
-    return (held < ROUND) & (
-      (jnp.max(top) >= others) & (jnp.max(top) > 0) | (held == 0)
-    )
+    best = jnp.max(top)
+    return (held < ROUND) & (best >= others) & (best > same)
 
   def choose(carry):
     held, found, top = carry
