@@ -218,8 +218,26 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for name, (holds, what) in rules.items()
     if not holds
   ]
+  if not wrong and not _counts(config):
+    wrong = [
+      f"config.scoring.pooled is {config.scoring.pooled!r}, none of which is there: "
+      "features need a level from 3 on in config.encoder.levels, codes level 3 and "
+      "config.codebook.parts. Set config.scoring.global_weight to 0 to do without."
+    ]
   if wrong:
     raise ValueError("\n".join(wrong))
+
+
+def _counts(config: ml_collections.ConfigDict) -> bool:
+  """Whether one of scoring.pooled is there, or none asked for."""
+  levels, wanted = config.encoder.levels, config.scoring.pooled
+  if not config.scoring.global_weight or not wanted:
+    return True
+  there = {
+    "features": any(level >= 3 for level in levels),
+    "codes": config.codebook.parts > 0 and 3 in levels,
+  }
+  return any(there.get(name, True) for name in wanted)
 
 
 def _at(config: ml_collections.ConfigDict, path: str):

@@ -55,7 +55,7 @@ WRONG = (
 )
 RIGHT = (
   *(("image_size", value) for value in (32, 512)),
-  *(("encoder.levels", value) for value in ((1,), (2, 4), (1, 2, 3, 4, 5))),
+  *(("encoder.levels", value) for value in ((1, 3), (4,), (1, 2, 3, 4, 5))),
   *(("encoder.deepest", value) for value in (0, 4, 5)),
   *(("data.validation_fraction", value) for value in (0.001, 0.999)),
   *(("codebook.decay", value) for value in (0.0, 0.999)),
@@ -187,11 +187,31 @@ def test_the_ends_of_each_range_are_accepted(name, value):
 
 def test_the_deepest_level_is_measured_against_the_compared_ones():
   config = settings.defaults()
-  config.encoder.levels, config.encoder.deepest = (1, 2), 2
+  config.encoder.levels, config.encoder.deepest = (1, 3), 3
   settings.validate(config)
-  config.encoder.levels = (1, 3)
+  config.encoder.deepest = 2
   with pytest.raises(ValueError, match=r"^config\.encoder\.deepest is 2; expected 0"):
     settings.validate(config)
+
+
+@pytest.mark.parametrize(
+  ("levels", "parts", "pooled"),
+  [
+    *(((1, 2), 9, ("features", "codes")), ((4,), 9, ("codes",)), ((3,), 0, ("codes",))),
+  ],
+)
+def test_statistics_that_are_not_there_are_refused(levels, parts, pooled):
+  config = settings.defaults()
+  config.encoder.levels, config.codebook.parts = levels, parts
+  config.scoring.pooled = pooled
+  with pytest.raises(
+    ValueError, match=r"^config\.scoring\.pooled is .*, none of"
+  ):
+    settings.validate(config)
+  config.scoring.global_weight = 0.0
+  settings.validate(config)
+  config.scoring.global_weight, config.scoring.pooled = 1.0, (*pooled, "residual")
+  settings.validate(config)
 
 
 def test_all_wrong_fields_are_listed_at_once():
