@@ -204,9 +204,7 @@ def test_statistics_that_are_not_there_are_refused(levels, parts, pooled):
   config = settings.defaults()
   config.encoder.levels, config.codebook.parts = levels, parts
   config.scoring.pooled = pooled
-  with pytest.raises(
-    ValueError, match=r"^config\.scoring\.pooled is .*, none of"
-  ):
+  with pytest.raises(ValueError, match=r"^config\.scoring\.pooled is .*, none of"):
     settings.validate(config)
   config.scoring.global_weight = 0.0
   settings.validate(config)

@@ -14,7 +14,7 @@ FLOORS = {
   "metrics models provenance report scoring",
   2: "checkpoints description detector plan telemetry variants",
   3: "inference trainer",
-  4: "benchmark evaluate predict",
+  4: "benchmark evaluate predict pretrain",
   5: "train",
   6: "rivals sweep",
 }

@@ -9,7 +9,8 @@ from nps_jax import config as settings
 from nps_jax import variants
 
 ABLATION = runs.CONFIGS / "ablation.py"
-CONFIGS = sorted(path.stem for path in runs.CONFIGS.glob("*.py") if path != ABLATION)
+OTHER = ("ablation", "pretrain")  # no config of a training of the method
+CONFIGS = sorted({path.stem for path in runs.CONFIGS.glob("*.py")}.difference(OTHER))
 
 
 def base(name):

@@ -1,0 +1,262 @@
+"""Trains a small encoder on drawn scenes; it needs no photograph and no other weights.
+
+python -m nps_jax.pretrain --config=configs/pretrain.py --workdir=DIR
+
+Ends with DIR/encoder.safetensors, in torchvision's names, for config.encoder.weights.
+The same command goes on where it was stopped. Exit status as of nps_jax.train.
+"""
+
+from collections.abc import Sequence
+import json
+import pathlib
+import sys
+
+from absl import app
+from absl import flags
+from flax import struct
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+import ml_collections
+from ml_collections import config_flags
+import numpy as np
+import optax
+import safetensors.numpy
+
+from nps_jax import checkpoints
+from nps_jax import console
+from nps_jax import integrity
+from nps_jax import interruption
+from nps_jax import telemetry
+from nps_jax.data import scenes
+from nps_jax.models import encoder
+from nps_jax.models import pretext
+from nps_jax.models import weights
+
+FILE, SETTINGS = "encoder.safetensors", "config.json"
+FREE = ("log_every", "checkpoint_every")  # settings that may differ when it goes on
+JUDGED = 2  # first level that heads judge
+COLOUR = 2.0  # weight of the colour's terms
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "configs/pretrain.py.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training.")
+
+
+@struct.dataclass
+class State:
+  """What the training changes."""
+
+  step: Int[Array, ""]
+  params: dict  # "encoder", with gains, and "heads"
+  opt: tuple
+
+
+def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> State:
+  """Trains, from the newest checkpoint on, and writes the encoder's file.
+
+  Raises:
+    ValueError: a setting is wrong, or the workdir holds a training with other ones.
+    KeyboardInterrupt: SIGTERM or SIGINT came; a checkpoint has been saved.
+    OSError: a checkpoint or the file cannot be written.
+  """
+  validate(config)
+  claim(config, workdir)
+  optimizer = make_optimizer(config)
+  state = create_state(config, optimizer)
+  keeper = checkpoints.Checkpoints(workdir, 2)
+  try:
+    found = keeper.restore(_items(state))
+    state = state if found is None else State(**found[1]["state"])
+    with interruption.Watch() as watch:
+      state = train(config, optimizer, state, keeper, workdir, watch)
+  finally:
+    keeper.close()
+  export(workdir / FILE, pretext.standardised(state.params["encoder"]))
+  return state
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+  """Raises ValueError that lists every setting that is out of its range."""
+  at_least_one = ("steps", "batch_size", "log_every", "checkpoint_every")
+  rules = {name: (config[name] >= 1, "1 or more") for name in at_least_one} | {
+    "name": (
+      config.name in encoder.ARCHITECTURES,
+      f"one of {tuple(encoder.ARCHITECTURES)}",
+    ),
+    "deepest": (JUDGED <= config.deepest <= encoder.DEEPEST, "2 to 5"),
+    "image_size": (
+      config.image_size > 0 and config.image_size % encoder.MULTIPLE == 0,
+      f"a positive multiple of {encoder.MULTIPLE}",
+    ),
+    "learning_rate": (config.learning_rate > 0, "above 0"),
+    "warmup": (config.warmup >= 0, "0 or more"),
+    "weight_decay": (config.weight_decay >= 0, "0 or more"),
+  }
+  wrong = [
+    f"config.{name} is {config[name]!r}; expected {what}."
+    for name, (holds, what) in rules.items()
+    if not holds
+  ]
+  if wrong:
+    raise ValueError("\n".join(wrong))
+
+
+def claim(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Writes the settings to the workdir, or checks that those found there are these.
+
+  Raises:
+    ValueError: they differ, or are damaged.
+  """
+  path = workdir / SETTINGS
+  if not path.exists():
+    text = json.dumps(config.to_dict(), indent=2) + "\n"
+    integrity.write(path, text.encode())
+    return
+  found = json.loads(integrity.read(path, "Use another --workdir."))
+  differing = [
+    f"config.{name}: {found.get(name)!r} there, {value!r} asked for"
+    for name, value in config.items()
+    if name not in FREE and found.get(name) != value
+  ]
+  if differing:
+    raise ValueError(
+      "\n  ".join([f"{workdir} holds a training with other settings:", *differing])
+      + "\nUse another --workdir, or give the settings of that training to go on."
+    )
+
+
+def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+  """Adam with decoupled weight decay; the rate rises, then falls as a cosine to 0."""
+  rate = optax.warmup_cosine_decay_schedule(
+    0.0, config.learning_rate, min(config.warmup, config.steps - 1), config.steps
+  )
+  adam = optax.adamw(rate, weight_decay=config.weight_decay)
+  return optax.chain(optax.clip_by_global_norm(1.0), adam)
+
+
+def _model(config: ml_collections.ConfigDict) -> encoder.Encoder:
+  return encoder.Encoder(config.name, config.deepest)
+
+
+def create_state(
+  config: ml_collections.ConfigDict, optimizer: optax.GradientTransformation
+) -> State:
+  """The state before the first step, from the config's seed."""
+  first, second = jax.random.split(jax.random.key(config.seed))
+  images = jnp.zeros((1, config.image_size, config.image_size, 3))
+  levels, held = jax.jit(_model(config).init_with_output)(first, images)
+  judged = {level: levels[level] for level in range(JUDGED, config.deepest + 1)}
+  heads = pretext.Heads().init(second, judged)["params"]
+  params = {"encoder": pretext.with_gains(held["params"]), "heads": heads}
+  return State(jnp.int32(0), params, optimizer.init(params))
+
+
+def make_step(
+  config: ml_collections.ConfigDict, optimizer: optax.GradientTransformation
+):
+  """The pure function state -> (state, loss terms); it draws its own scenes."""
+  key = jax.random.key(config.seed + 1)
+
+  def update(state: State):
+    truth = draw(jax.random.fold_in(key, state.step), config)
+
+    def objective(params):
+      held = pretext.standardised(params["encoder"])
+      images = encoder.normalise(truth.image)
+      levels = _model(config).apply({"params": held}, images)
+      judged = {level: levels[level] for level in range(JUDGED, config.deepest + 1)}
+      said = pretext.Heads().apply({"params": params["heads"]}, judged)
+      terms = pretext.terms(said, truth)
+      return sum(weigh(*each) for each in terms.items()), terms
+
+    (loss, terms), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    change, opt = optimizer.update(grads, state.opt, state.params)
+    params = optax.apply_updates(state.params, change)
+    return State(state.step + 1, params, opt), {"loss": loss, **terms}
+
+  return update
+
+
+def weigh(name: str, term: Float[Array, ""]) -> Float[Array, ""]:
+  """The term as it counts in the loss."""
+  return term * (COLOUR if name.startswith("colour") else 1.0)
+
+
+def draw(key: Key[Array, ""], config: ml_collections.ConfigDict) -> scenes.Scene:
+  """A batch of scenes."""
+  keys = jax.random.split(key, config.batch_size)
+  return jax.vmap(scenes.draw, (0, None))(keys, config.image_size)
+
+
+def train(
+  config: ml_collections.ConfigDict,
+  optimizer: optax.GradientTransformation,
+  state: State,
+  keeper: checkpoints.Checkpoints,
+  workdir: pathlib.Path,
+  watch: interruption.Watch,
+) -> State:
+  """Runs the remaining steps; stops early, with a checkpoint, when a signal asks."""
+  step, steps = int(state.step), config.steps
+  update = jax.jit(make_step(config, optimizer), donate_argnums=0)
+  log = telemetry.Telemetry(
+    workdir, step=step, steps=steps, batch_size=config.batch_size
+  )
+  try:
+    while step < steps:
+      state, terms = update(state)
+      step += 1
+      if step % config.log_every == 0 or step == steps:
+        log.write(step, {name: float(value) for name, value in terms.items()})
+      log.advance(step)
+      if step % config.checkpoint_every == 0 or step == steps or watch.asked:
+        keeper.save(step, _items(state))
+      if watch.asked:
+        raise KeyboardInterrupt
+  finally:
+    log.close()
+  return state
+
+
+def _items(state: State) -> dict:
+  return {"state": {"step": state.step, "params": state.params, "opt": state.opt}}
+
+
+def export(path: pathlib.Path, params: dict) -> None:
+  """Writes the encoder as float16 in torchvision's names, with its sum beside it.
+
+  Normalisation is folded away already: what the file holds of it only adds the bias.
+  """
+  tensors = {}
+  for target, leaf in traverse_util.flatten_dict(jax.device_get(params)).items():
+    conv, norm = weights.source_names(target[:-1])
+    if target[-1] == "kernel":
+      tensors[f"{conv}.weight"] = leaf.transpose(3, 2, 0, 1)
+      for part, value in (("weight", 1), ("running_mean", 0), ("running_var", 1)):
+        tensors[f"{norm}.{part}"] = np.full(leaf.shape[-1], value)
+    else:
+      tensors[f"{norm}.bias"] = leaf
+  half = {name: np.array(each, np.float16, order="C") for name, each in tensors.items()}
+  integrity.write(path, safetensors.numpy.save(half))
+
+
+def main(argv: Sequence[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Settings need --config.")
+  console.listen()
+  try:
+    interruption.listen()
+    workdir = pathlib.Path(WORKDIR.value)
+    fit(CONFIG.value, workdir)
+  except (ValueError, OSError) as error:
+    raise SystemExit(f"Error: {error}") from error
+  except KeyboardInterrupt:
+    print("Stopped; start the same command again to go on.", file=sys.stderr)
+    raise SystemExit(interruption.EXIT) from None
+  print(f"Written: {workdir / FILE}")
+
+
+if __name__ == "__main__":
+  flags.mark_flags_as_required(["config", "workdir"])
+  app.run(main)

@@ -1,0 +1,117 @@
+"""Pretraining at a tiny size: its curve, going on, and the file that it writes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import runs
+
+from nps_jax import integrity
+from nps_jax import interruption
+from nps_jax import pretrain
+from nps_jax import telemetry
+from nps_jax import variants
+from nps_jax.models import encoder
+from nps_jax.models import pretext
+from nps_jax.models import weights
+
+CURVE = (8.789367, 10.388491, 6.675675, 7.396786)  # the loss at steps 5, 10, 15 and 20
+
+
+@pytest.fixture(scope="module")
+def config():
+  found = variants.read_module(runs.CONFIGS / "pretrain.py").get_config()
+  found.image_size, found.batch_size, found.steps = 32, 4, 20
+  found.deepest, found.warmup, found.log_every = 3, 5, 5
+  return found
+
+
+@pytest.fixture(scope="module")
+def trained(config, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("pretrain")
+  return workdir, pretrain.fit(config, workdir)
+
+
+def test_twenty_steps_give_the_stored_curve(trained):
+  lines = telemetry.read(trained[0])
+  assert [line["step"] for line in lines] == [5, 10, 15, 20]
+  np.testing.assert_allclose([line["loss"] for line in lines], CURVE, rtol=2e-3)
+  for line in lines:
+    terms = {name: value for name, value in line.items() if "/f" in name}
+    assert len(terms) == 6
+    want = sum(value * (2 if "colour" in name else 1) for name, value in terms.items())
+    np.testing.assert_allclose(line["loss"], want, rtol=1e-5)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_file(config, trained, tmp_path):
+  class Watch(interruption.Watch):
+    """Asks for an end after some looks at it."""
+
+    looks = 0
+
+    @property
+    def asked(self):
+      self.looks += 1
+      return self.looks > 12
+
+    @asked.setter
+    def asked(self, value):
+      pass
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(interruption, "Watch", Watch)
+    with pytest.raises(KeyboardInterrupt):
+      pretrain.fit(config, tmp_path)
+  assert not (tmp_path / pretrain.FILE).exists()
+  found = pretrain.fit(config, tmp_path)
+  assert int(found.step) == 20
+  for path in (tmp_path, trained[0]):
+    assert integrity.intact(path / pretrain.FILE)
+  assert (tmp_path / pretrain.FILE).read_bytes() == (
+    trained[0] / pretrain.FILE
+  ).read_bytes()
+  lines = [line["step"] for line in telemetry.read(tmp_path)]
+  assert lines[-2:] == [15, 20]
+
+
+def test_the_file_is_an_encoder_in_half_precision(trained):
+  workdir, state = trained
+  held = weights.load(str(workdir / pretrain.FILE), "resnet18", 0)
+  assert held.deepest == 3
+  whole = pretext.standardised(state.params["encoder"])
+  for one, other in zip(
+    jax.tree.leaves(held.params), jax.tree.leaves(whole), strict=True
+  ):
+    np.testing.assert_allclose(one, other, rtol=2e-3, atol=1e-6)
+  image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+  model = encoder.Encoder("resnet18", 3)
+  images = encoder.normalise(jnp.asarray(image))
+  first, second = (
+    model.apply({"params": each}, images)[3] for each in (held.params, whole)
+  )
+  np.testing.assert_allclose(first, second, rtol=0.01, atol=0.01 * np.abs(second).max())
+
+
+def test_another_training_in_the_same_folder_is_refused(config, trained):
+  other = config.copy_and_resolve_references()
+  other.seed, other.log_every = 3, 1
+  with pytest.raises(ValueError, match="holds a training with other") as caught:
+    pretrain.fit(other, trained[0])
+  assert str(caught.value).splitlines()[1:-1] == ["  config.seed: 0 there, 3 asked for"]
+
+
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [
+    *(("steps", 0), ("batch_size", 0), ("log_every", 0), ("checkpoint_every", 0)),
+    *(("name", "vgg"), ("deepest", 1), ("deepest", 6), ("image_size", 48)),
+    *(("image_size", 0), ("learning_rate", 0.0), ("warmup", -1)),
+    ("weight_decay", -0.1),
+  ],
+)
+def test_settings_are_checked_before_anything_is_written(config, tmp_path, name, value):
+  wrong = config.copy_and_resolve_references()
+  wrong[name] = value
+  with pytest.raises(ValueError, match=rf"^config\.{name} is {value!r}; expected "):
+    pretrain.fit(wrong, tmp_path / "new")
+  assert not (tmp_path / "new").exists()
