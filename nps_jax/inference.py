@@ -208,7 +208,7 @@ def evaluate(
     if not data.test:
       logging.warning("%s has no test images: not evaluated.", data.category)
       continue
-    found = measures.measure(data, test_maps(run, data), limits, bootstrap, seed)
+    found = measures.measure(data, tested(run, data), limits, bootstrap, seed)
     about = {
       "steps": run.step,
       "seconds": lines[-1]["seconds"] if lines else None,
@@ -218,7 +218,7 @@ def evaluate(
   return results
 
 
-def test_maps(
+def tested(
   run: Run, data: records.Dataset
 ) -> Iterator[tuple[records.Record, Float[np.ndarray, "h w"], float]]:
   """The test records with their maps at the images' own sizes, and image scores."""
