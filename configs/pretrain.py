@@ -1,4 +1,4 @@
-"""Trains the encoder that comes with the package, on scenes that it draws itself.
+"""Trains a small encoder on scenes that it draws itself.
 
 python -m nps_jax.pretrain --config=configs/pretrain.py --workdir=runs/pretrain
 """

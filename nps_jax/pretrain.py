@@ -8,6 +8,7 @@ The same command goes on where it was stopped. Exit status as of nps_jax.train.
 
 from collections.abc import Sequence
 import json
+import math
 import pathlib
 import sys
 
@@ -34,7 +35,7 @@ from nps_jax.models import encoder
 from nps_jax.models import pretext
 from nps_jax.models import weights
 
-FILE, SETTINGS = "encoder.safetensors", "config.json"
+FILE, SETTINGS = "encoder.safetensors", "pretrain.json"
 FREE = ("log_every", "checkpoint_every")  # settings that may differ when it goes on
 JUDGED = 2  # first level that heads judge
 COLOUR = 2.0  # weight of the colour's terms
@@ -59,6 +60,7 @@ def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> State:
     ValueError: a setting is wrong, or the workdir holds a training with other ones.
     KeyboardInterrupt: SIGTERM or SIGINT came; a checkpoint has been saved.
     OSError: a checkpoint or the file cannot be written.
+    FloatingPointError: the loss is not finite.
   """
   validate(config)
   claim(config, workdir)
@@ -207,16 +209,30 @@ def train(
     while step < steps:
       state, terms = update(state)
       step += 1
-      if step % config.log_every == 0 or step == steps:
-        log.write(step, {name: float(value) for name, value in terms.items()})
       log.advance(step)
-      if step % config.checkpoint_every == 0 or step == steps or watch.asked:
+      stop = watch.asked
+      saved = step % config.checkpoint_every == 0 or step == steps or stop
+      if step % config.log_every == 0 or saved:
+        found = finite(step, terms)
+      if step % config.log_every == 0 or step == steps:
+        log.write(step, found)
+      if saved:
         keeper.save(step, _items(state))
-      if watch.asked:
+      if stop:
         raise KeyboardInterrupt
   finally:
     log.close()
   return state
+
+
+def finite(step: int, terms: dict[str, Float[Array, ""]]) -> dict[str, float]:
+  """The loss terms as floats; FloatingPointError if their sum is not finite."""
+  if not math.isfinite(terms["loss"]):
+    raise FloatingPointError(
+      f"At step {step} the loss is not finite. The last checkpoint is kept; lower "
+      "config.learning_rate, in another --workdir."
+    )
+  return {name: float(value) for name, value in terms.items()}
 
 
 def _items(state: State) -> dict:
@@ -249,7 +265,7 @@ def main(argv: Sequence[str]) -> None:
     interruption.listen()
     workdir = pathlib.Path(WORKDIR.value)
     fit(CONFIG.value, workdir)
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, FloatingPointError) as error:
     raise SystemExit(f"Error: {error}") from error
   except KeyboardInterrupt:
     print("Stopped; start the same command again to go on.", file=sys.stderr)

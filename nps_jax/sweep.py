@@ -5,15 +5,14 @@ python -m nps_jax.sweep --config=configs/loco.py --variants=configs/ablation.py 
 
 Trains what is missing, one run after the other, in DIR/<variant>/<category>/seed<k> and
 by `python -m nps_jax.train`; what is done stays. A run that differs from one that is
-done only in config.SCORED takes that one's training over. --rivals adds
-two simple detectors on the same features, those of nps_jax.rivals. sweep.json, .csv and
-.md are written anew after each run. Ctrl-C, SIGTERM or SIGHUP stops the current run at
-a checkpoint; the same command goes on from there.
+done only in config.SCORED takes that one's training over, unless it has begun its own.
+--rivals adds two simple detectors on the same features, those of nps_jax.rivals.
+sweep.json, .csv and .md are written anew after each run. Ctrl-C, SIGTERM or SIGHUP
+stops the current run at a checkpoint; the same command goes on from there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
-import itertools
 import json
 import os
 import pathlib
@@ -28,6 +27,7 @@ from nps_jax import console
 from nps_jax import description
 from nps_jax import evaluate
 from nps_jax import files
+from nps_jax import inference
 from nps_jax import interruption
 from nps_jax import plan
 from nps_jax import provenance
@@ -98,8 +98,10 @@ def _differences(found: Mapping, wanted: Mapping) -> list[str]:
 def command(run: plan.Run, done: Sequence[plan.Run]) -> list[str]:
   """What trains or measures it; not again what one that is done has trained."""
   words = [sys.executable, "-m", *run.command, f"--workdir={run.folder}"]
-  same = (f"--trained={each.folder}" for each in done if plan.trained_alike(each, run))
-  return [*words, *itertools.islice(same, 1)]
+  for each in done:
+    if plan.trained_alike(each, run) and (each.folder / inference.CALIBRATION).exists():
+      return [*words, f"--trained={each.folder}"]
+  return words
 
 
 def train(sweep: plan.Sweep, run: plan.Run, done: Sequence[plan.Run]) -> Results:

@@ -22,6 +22,7 @@ from nps_jax import description
 from nps_jax import detector
 from nps_jax import distributed
 from nps_jax import inference
+from nps_jax import integrity
 from nps_jax import interruption
 from nps_jax import telemetry
 from nps_jax.data import checking
@@ -79,10 +80,11 @@ def fit(
   about = description.Description(
     *(config, names, loaded.deepest, loaded.identity, checking.fingerprint(datasets))
   )
-  source = None if trained is None else ended(trained, about)
+  whole = distributed.all_hosts(integrity.intact(workdir / inference.CALIBRATION))
+  source = None if trained is None or whole else ended(trained, about)
   description.write(workdir, about)
-  if trained is not None:
-    checkpoints.adopt(trained, workdir)
+  if source is not None:
+    checkpoints.adopt(source.folder, workdir)
   checkpoints.write_frozen(workdir, {"encoder": loaded.params, **constants})
 
   model = detector.Detector(config, names, loaded.deepest, vectors)

@@ -49,6 +49,11 @@ def test_repeated_rows_are_chosen_once(monkeypatch):
   assert len(memory.coreset(np.zeros((50, 3), np.float32), 20, 0)) == 1
 
 
+def test_patches_that_are_not_finite_are_refused():
+  with pytest.raises(ValueError, match="not finite in float16"):
+    memory.coreset(np.float16([(0, 1), (np.inf, 2)]), 1, 0)
+
+
 def test_a_wide_coreset_is_chosen_in_fewer_dimensions():
   """The few far rows are found all the same; the exact greedy choice names them."""
   rows = drawn(0, 60, 2 * memory.PROJECTED)

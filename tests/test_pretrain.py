@@ -92,6 +92,14 @@ def test_the_file_is_an_encoder_in_half_precision(trained):
   np.testing.assert_allclose(first, second, rtol=0.01, atol=0.01 * np.abs(second).max())
 
 
+def test_a_loss_that_is_not_finite_stops_it(config, tmp_path):
+  wild = config.copy_and_resolve_references()
+  wild.learning_rate, wild.warmup = 1e30, 0
+  with pytest.raises(FloatingPointError, match="At step 5 the loss is not finite"):
+    pretrain.fit(wild, tmp_path)
+  assert not (tmp_path / pretrain.FILE).exists()
+
+
 def test_another_training_in_the_same_folder_is_refused(config, trained):
   other = config.copy_and_resolve_references()
   other.seed, other.log_every = 3, 1

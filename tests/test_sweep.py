@@ -29,6 +29,7 @@ text = json.dumps(held["description"])
 line = hashlib.sha256(text.encode()).hexdigest() + "  config.json\\n"
 (folder / "config.sha256").write_text(line)
 exec(held["first"])
+(folder / "calibration.npz").touch()
 (folder / "results.json").write_text(json.dumps(held["rows"]))
 """
 
@@ -349,8 +350,9 @@ def test_runs_of_another_scoring_take_the_training_that_is_done(fake, flags, tmp
   del want["peak/a/seed1"]
   assert fake.taken == want | {"memory/a/seed1": "peak/a/seed1"}
   fake.first = {}
+  (tmp_path / "out" / "peak" / "a" / "seed1" / "calibration.npz").unlink()
   sweep.main([*flags, "--rivals"])
-  assert fake.taken["default/a/seed1"] == "peak/a/seed1"
+  assert fake.taken["default/a/seed1"] == "memory/a/seed1"
 
 
 @pytest.mark.parametrize("named", [None, "elsewhere"])

@@ -123,8 +123,10 @@ def test_a_run_with_steps_keeps_them(run, root, tmp_path):
   log = own / telemetry.FILE
   log.write_text(log.read_text().replace("{", "{ ", 1))
   text = log.read_text()
+  (own / inference.CALIBRATION).unlink()
   trainer.fit(runs.config(root), own, run.folder)
   assert log.read_text() == text
+  trainer.fit(runs.config(root), own, tmp_path / "lost")  # of which it needs nothing
 
 
 def test_another_training_is_not_taken(run, root, tmp_path):

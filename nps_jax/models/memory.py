@@ -11,7 +11,7 @@ import numpy as np
 PROJECTED = 64  # dimensions in which the patches to keep are chosen
 ROUND = 512  # patches chosen between two passes over all of them
 CANDIDATES = 8192  # patches that these are chosen among
-SAME = 1e-6  # squared distance, of the longest patch's square, that is rounding
+SAME = 4e-6  # squared distance, of the longest patch's square, that is rounding
 
 
 def patches(levels: Mapping[int, Float[Array, "b _ _ _"]]) -> Float[Array, "b h w d"]:
@@ -46,7 +46,7 @@ def squared_distances(
   rows: Float[Array, "p d"], others: Float[Array, "q d"]
 ) -> Float[Array, "p q"]:
   """Between all pairs, at least 0."""
-  inner = rows @ others.T
+  inner = jnp.matmul(rows, others.T, precision="highest")  # a small difference of sums
   lengths = jnp.sum(rows**2, axis=1)[:, None] + jnp.sum(others**2, axis=1)[None]
   return jnp.maximum(lengths - 2 * inner, 0)
 
@@ -61,7 +61,15 @@ def coreset(
   Distances are those of a random projection to PROJECTED dimensions. The farthest row
   is sought among CANDIDATES only, for as long as no other row can be farther: those
   others' distances are brought up to date after ROUND choices, and only ever fall.
+
+  Raises:
+    ValueError: a value is not finite.
   """
+  if not np.isfinite(rows).all():
+    raise ValueError(
+      "Patches of the training images are not finite in float16; the memories need "
+      "features below 65504. Use other weights, or set config.codebook.memory to 0."
+    )
   rng = np.random.default_rng(seed)
   if rows.shape[1] > PROJECTED:
     rows = rows @ rng.normal(size=(rows.shape[1], PROJECTED)).astype(np.float32)
