@@ -40,9 +40,6 @@ FREE = ("log_every", "checkpoint_every")  # settings that may differ when it goe
 JUDGED = 2  # first level that heads judge
 COLOUR = 2.0  # weight of the colour's terms
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "configs/pretrain.py.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training.")
-
 
 @struct.dataclass
 class State:
@@ -263,8 +260,8 @@ def main(argv: Sequence[str]) -> None:
   console.listen()
   try:
     interruption.listen()
-    workdir = pathlib.Path(WORKDIR.value)
-    fit(CONFIG.value, workdir)
+    workdir = pathlib.Path(flags.FLAGS.workdir)
+    fit(flags.FLAGS.config, workdir)
   except (ValueError, OSError, FloatingPointError) as error:
     raise SystemExit(f"Error: {error}") from error
   except KeyboardInterrupt:
@@ -274,5 +271,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+  config_flags.DEFINE_config_file("config", None, "configs/pretrain.py.")
+  flags.DEFINE_string("workdir", None, "Folder of the training.")
   flags.mark_flags_as_required(["config", "workdir"])
   app.run(main)

@@ -30,6 +30,7 @@ def config(root: pathlib.Path, **changes):
     logical__blocks=0,
     structural__enabled=False,
     logical__maps="reconstruction",
+    scoring__global_weight=0.0,
     image_size=32,
     train__steps=STEPS,
     checkpoint__every=1,

@@ -13,7 +13,8 @@ import pytest
 from nps_jax import config as settings
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
-FILES = [path for path in FILES if path.stem != "ablation"]  # it holds variants
+OTHER = ("ablation", "pretrain")  # variants; the settings of another training
+FILES = [path for path in FILES if path.stem not in OTHER]
 CHOICES = {
   "context.source": ("clip", "image", "vectors", "learned", "none"),
   "codebook.learning": ("ema", "gradient"),
