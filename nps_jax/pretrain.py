@@ -27,7 +27,6 @@ import safetensors.numpy
 
 from nps_jax import checkpoints
 from nps_jax import console
-from nps_jax import heap
 from nps_jax import integrity
 from nps_jax import interruption
 from nps_jax import telemetry
@@ -259,7 +258,6 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Settings need --config.")
   console.listen()
-  heap.keep_freed()
   try:
     interruption.listen()
     workdir = pathlib.Path(flags.FLAGS.workdir)

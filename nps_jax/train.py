@@ -19,7 +19,6 @@ from nps_jax import config as settings
 from nps_jax import console
 from nps_jax import distributed
 from nps_jax import evaluate
-from nps_jax import heap
 from nps_jax import inference
 from nps_jax import interruption
 from nps_jax import trainer
@@ -45,7 +44,6 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Settings need --config.")
   console.listen()
-  heap.keep_freed()
   try:
     if MULTIHOST.value:
       distributed.initialise()

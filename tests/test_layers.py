@@ -10,8 +10,8 @@ import nps_jax
 
 # The floors of the house; a package stands for every module in it.
 FLOORS = {
-  1: "config console data distributed files gaussian heap integrity interruption "
-  "losses metrics models provenance report scoring",
+  1: "config console data distributed files gaussian integrity interruption losses "
+  "metrics models provenance report scoring",
   2: "checkpoints description detector plan telemetry variants",
   3: "inference trainer",
   4: "benchmark evaluate predict pretrain",
