@@ -54,10 +54,8 @@ def get_variants():
     "distance-cosine": ALONE | {"loss.distance": "cosine"},
     "distance-mse": ALONE | {"loss.distance": "mse"},
     "distance-cosine_flat": ALONE | {"loss.distance": "cosine_flat"},
-    # The whole method without one part: the context; the decoder's codes; the memories
-    # of patches; the structural module.
-    "no-context": {"context.source": "none"},
-    "no-codebook": {"codebook.enabled": False},
+    # The whole method without the memories of patches, or the structural module. (Its
+    # decoder's priors are compared above: here other maps hide what they change.)
     "no-memory": {"codebook.memory": 0.0},
     "no-structural": {"structural.enabled": False},
     # One of the logical module's two maps instead of both.
