@@ -183,9 +183,9 @@ def weigh(name: str, term: Float[Array, ""]) -> Float[Array, ""]:
 
 
 def draw(key: Key[Array, ""], config: ml_collections.ConfigDict) -> scenes.Scene:
-  """A batch of scenes."""
+  """A batch of scenes, one after the other: so each object costs its own kind alone."""
   keys = jax.random.split(key, config.batch_size)
-  return jax.vmap(scenes.draw, (0, None))(keys, config.image_size)
+  return jax.lax.map(lambda each: scenes.draw(each, config.image_size), keys)
 
 
 def train(

@@ -76,17 +76,12 @@ def draw(key: Key[Array, ""], size: int) -> Scene:
     jnp.full((size, size), surface.kind),
   )
   count = jax.random.randint(number, (), 0, OBJECTS + 1)
+  keys = jax.random.split(objects, OBJECTS)
 
-  def add(layers: _Layers, given: tuple[Array, Array]) -> tuple[_Layers, None]:
-    index, key = given
-    added = _with_object(layers, key, x, y, noise)
-    chosen = jax.tree.map(
-      lambda new, old: jnp.where(index < count, new, old), added, layers
-    )
-    return chosen, None
+  def add(index: Int[Array, ""], layers: _Layers) -> _Layers:
+    return _with_object(layers, keys[index], x, y, noise)
 
-  keys = (jnp.arange(OBJECTS), jax.random.split(objects, OBJECTS))
-  layers, _ = jax.lax.scan(add, layers, keys)
+  layers = jax.lax.fori_loop(0, count, add, layers)
   image = _photograph(lens, layers.colour * layers.light[..., None], x, y)
   return Scene(image, layers.shape, layers.texture, layers.colour)
 
@@ -150,48 +145,83 @@ def distance(
   stretch = form.scale * jnp.sqrt(form.aspect)
   squeeze = form.scale / jnp.sqrt(form.aspect)
   u, v = (cos * right + sin * down) / stretch, (cos * down - sin * right) / squeeze
-  gaps = _distances(u, v, form.ends)
-  gap = jnp.select([form.kind == index for index in range(1, len(SHAPES))], gaps)
+  gap = jax.lax.switch(form.kind - 1, _DISTANCES, u, v, form.ends)
   gap = jnp.where(form.hollow, jnp.abs(gap + 0.1) - 0.1, gap)
   return gap * jnp.minimum(stretch, squeeze)
 
 
-def _distances(u, v, ends) -> list[Float[Array, "h w"]]:
-  """Of each kind of object at its size of 1, in the order of SHAPES."""
-  radius, angle = jnp.sqrt(u**2 + v**2 + 1e-9), jnp.arctan2(v, u)
+def _polygon(corners: int, size: float):
+  """The distance from a regular polygon; size is that of its sides from the centre."""
+  wedge = 2 * jnp.pi / corners
+
+  def gap(u, v, _):
+    angle = jnp.arctan2(v, u)
+    return (
+      _radius(u, v) * jnp.cos(angle - wedge * jnp.floor(0.5 + angle / wedge)) - size
+    )
+
+  return gap
+
+
+def _radius(u, v):
+  return jnp.sqrt(u**2 + v**2 + 1e-9)
+
+
+def _stroke(u, v, start, end):
+  """The distance from a line between two points."""
+  (left, top), (right, bottom) = start, end
+  wide, high = right - left, bottom - top
+  share = ((u - left) * wide + (v - top) * high) / (wide**2 + high**2 + 1e-6)
+  share = jnp.clip(share, 0, 1)
+  return jnp.hypot(u - left - share * wide, v - top - share * high)
+
+
+def _square(u, v, _):
+  return jnp.maximum(jnp.abs(u), jnp.abs(v)) - 0.8
+
+
+def _star(u, v, _):
+  return _radius(u, v) * (0.7 + 0.3 * jnp.cos(5 * jnp.arctan2(v, u))) - 0.55
+
+
+def _gear(u, v, _):
+  return _radius(u, v) - 0.8 - 0.12 * jnp.cos(9 * jnp.arctan2(v, u))
+
+
+def _cross(u, v, _):
   across, along = jnp.abs(u), jnp.abs(v)
+  arm, other = jnp.maximum(across, along), jnp.minimum(across, along)
+  return jnp.maximum(arm - 0.9, other - 0.28)
 
-  def polygon(corners: int):
-    wedge = 2 * jnp.pi / corners
-    return radius * jnp.cos(angle - wedge * jnp.floor(0.5 + angle / wedge))
 
-  def stroke(start, end):
-    (left, top), (right, bottom) = start, end
-    wide, high = right - left, bottom - top
-    share = ((u - left) * wide + (v - top) * high) / (wide**2 + high**2 + 1e-6)
-    share = jnp.clip(share, 0, 1)
-    return jnp.hypot(u - left - share * wide, v - top - share * high)
+def _corner(u, v, _):
+  foot = _stroke(u, v, (-0.6, 0.6), (0.6, 0.6))
+  return jnp.minimum(foot, _stroke(u, v, (-0.6, 0.6), (-0.6, -0.7))) - 0.2
 
-  arms = (
-    jnp.maximum(across - 0.9, along - 0.28),
-    jnp.maximum(across - 0.28, along - 0.9),
-  )
-  hook = stroke((-0.6, 0.6), (0.6, 0.6)), stroke((-0.6, 0.6), (-0.6, -0.7))
-  strokes = [stroke(*each) for each in itertools.pairwise(ends)]
-  return [
-    radius - 0.9,  # disc
-    jnp.maximum(across, along) - 0.8,  # square
-    polygon(3) - 0.5,
-    polygon(6) - 0.8,
-    radius * (0.7 + 0.3 * jnp.cos(5 * angle)) - 0.55,  # star
-    radius - 0.8 - 0.12 * jnp.cos(9 * angle),  # gear
-    jnp.abs(radius - 0.75) - 0.2,  # ring
-    jnp.minimum(*arms),  # cross
-    stroke((-0.8, 0.0), (0.8, 0.0)) - 0.2,  # bar
-    jnp.minimum(*hook) - 0.2,  # corner
-    jnp.maximum(radius - 0.9, 0.75 - jnp.hypot(u - 0.5, v)),  # crescent
-    jnp.stack(strokes).min(axis=0) - STROKE,  # glyph
-  ]
+
+def _crescent(u, v, _):
+  return jnp.maximum(_radius(u, v) - 0.9, 0.75 - jnp.hypot(u - 0.5, v))
+
+
+def _glyph(u, v, ends):
+  strokes = [_stroke(u, v, *each) for each in itertools.pairwise(ends)]
+  return jnp.stack(strokes).min(axis=0) - STROKE
+
+
+_DISTANCES = (  # of each kind of object at its size of 1, in the order of SHAPES
+  lambda u, v, _: _radius(u, v) - 0.9,  # disc
+  _square,
+  _polygon(3, 0.5),
+  _polygon(6, 0.8),
+  _star,
+  _gear,
+  lambda u, v, _: jnp.abs(_radius(u, v) - 0.75) - 0.2,  # ring
+  _cross,
+  lambda u, v, _: _stroke(u, v, (-0.8, 0.0), (0.8, 0.0)) - 0.2,  # bar
+  _corner,
+  _crescent,
+  _glyph,
+)
 
 
 def paint(
@@ -201,23 +231,51 @@ def paint(
   noise: Float[Array, "n n"],
 ) -> Float[Array, "h w 3"]:
   """The surface's colour at every point."""
-  cos, sin = jnp.cos(surface.turn), jnp.sin(surface.turn)
-  along = jnp.sin(jnp.pi * surface.rate * (cos * x + sin * y))
-  across = jnp.sin(jnp.pi * surface.rate * (cos * y - sin * x))
-  tile = jnp.roll(noise, surface.offset, (0, 1))
-  row, column = (jnp.floor(128 * each).astype(jnp.int32) % NOISE for each in (y, x))
-  shares = [
-    jnp.zeros_like(x),  # flat
-    0.5 + 0.5 * jnp.tanh(4 * along),  # stripes
-    0.5 + 0.5 * jnp.tanh(8 * along * across),  # checks
-    jax.nn.sigmoid(10 * (along**2 * across**2 - 0.5)),  # dots
-    0.5 + 0.4 * tile[row, column],  # grain
-    0.5 + 0.4 * jax.image.resize(tile[:8, :8], x.shape, "cubic"),  # clouds
-  ]
-  kinds = [surface.kind == index for index in range(len(TEXTURES))]
-  share = jnp.clip(jnp.select(kinds, shares), 0, 1)[..., None]
+  share = jax.lax.switch(surface.kind, _SPREADS, surface, x, y, noise)
+  share = jnp.clip(share, 0, 1)[..., None]
   first, second = surface.colours[:, None, None, :]
   return first + share * (second - first)
+
+
+def _waves(surface, x, y):
+  cos, sin = jnp.cos(surface.turn), jnp.sin(surface.turn)
+  along = jnp.sin(jnp.pi * surface.rate * (cos * x + sin * y))
+  return along, jnp.sin(jnp.pi * surface.rate * (cos * y - sin * x))
+
+
+def _stripes(surface, x, y, _):
+  return 0.5 + 0.5 * jnp.tanh(4 * _waves(surface, x, y)[0])
+
+
+def _checks(surface, x, y, _):
+  along, across = _waves(surface, x, y)
+  return 0.5 + 0.5 * jnp.tanh(8 * along * across)
+
+
+def _dots(surface, x, y, _):
+  along, across = _waves(surface, x, y)
+  return jax.nn.sigmoid(10 * (along**2 * across**2 - 0.5))
+
+
+def _grain(surface, x, y, noise):
+  tile = jnp.roll(noise, surface.offset, (0, 1))
+  row, column = (jnp.floor(128 * each).astype(jnp.int32) % NOISE for each in (y, x))
+  return 0.5 + 0.4 * tile[row, column]
+
+
+def _clouds(surface, x, y, noise):
+  tile = jnp.roll(noise, surface.offset, (0, 1))
+  return 0.5 + 0.4 * jax.image.resize(tile[:8, :8], x.shape, "cubic")
+
+
+_SPREADS = (  # each point's share of the second colour, in the order of TEXTURES
+  lambda surface, x, y, noise: jnp.zeros_like(x),  # flat
+  _stripes,
+  _checks,
+  _dots,
+  _grain,
+  _clouds,
+)
 
 
 def _photograph(key, canvas, x, y) -> UInt8[Array, "h w 3"]:
