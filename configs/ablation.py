@@ -55,7 +55,7 @@ def get_variants():
     "distance-mse": ALONE | {"loss.distance": "mse"},
     "distance-cosine_flat": ALONE | {"loss.distance": "cosine_flat"},
     # The whole method without the memories of patches, or the structural module. (Its
-    # decoder's priors are compared above: here other maps hide what they change.)
+    # decoder's priors are compared above, in the decoder alone.)
     "no-memory": {"codebook.memory": 0.0},
     "no-structural": {"structural.enabled": False},
     # One of the logical module's two maps instead of both.
