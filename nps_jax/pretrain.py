@@ -6,7 +6,7 @@ Ends with DIR/encoder.safetensors, in torchvision's names, for config.encoder.we
 The same command goes on where it was stopped. Exit status as of nps_jax.train.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import json
 import math
 import pathlib
@@ -18,7 +18,7 @@ from flax import struct
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 import ml_collections
 from ml_collections import config_flags
 import numpy as np
@@ -30,7 +30,9 @@ from nps_jax import console
 from nps_jax import integrity
 from nps_jax import interruption
 from nps_jax import telemetry
+from nps_jax import variants
 from nps_jax.data import scenes
+from nps_jax.models import agreement
 from nps_jax.models import encoder
 from nps_jax.models import pretext
 from nps_jax.models import weights
@@ -38,7 +40,6 @@ from nps_jax.models import weights
 FILE, SETTINGS = "encoder.safetensors", "pretrain.json"
 FREE = ("log_every", "checkpoint_every")  # settings that may differ when it goes on
 JUDGED = 2  # first level that heads judge
-COLOUR = 2.0  # weight of the colour's terms
 
 
 @struct.dataclass
@@ -46,7 +47,7 @@ class State:
   """What the training changes."""
 
   step: Int[Array, ""]
-  params: dict  # "encoder", with gains, and "heads"
+  params: dict  # "encoder", with gains, and what reads it: "heads" and "maps"
   opt: tuple
 
 
@@ -77,8 +78,10 @@ def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> State:
 
 def validate(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError that lists every setting that is out of its range."""
-  at_least_one = ("steps", "batch_size", "log_every", "checkpoint_every")
+  values = variants.leaves(config)
+  at_least_one = ("steps", "layouts", "log_every", "checkpoint_every")
   rules = {name: (config[name] >= 1, "1 or more") for name in at_least_one} | {
+    "variants": (config.variants >= 2, "2 or more"),
     "name": (
       config.name in encoder.ARCHITECTURES,
       f"one of {tuple(encoder.ARCHITECTURES)}",
@@ -92,8 +95,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
     "warmup": (config.warmup >= 0, "0 or more"),
     "weight_decay": (config.weight_decay >= 0, "0 or more"),
   }
+  for name, value in config.weight.items():
+    rules[f"weight.{name}"] = (value >= 0, "0 or more")
   wrong = [
-    f"config.{name} is {config[name]!r}; expected {what}."
+    f"config.{name} is {values[name]!r}; expected {what}."
     for name, (holds, what) in rules.items()
     if not holds
   ]
@@ -115,7 +120,7 @@ def claim(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   found = json.loads(integrity.read(path, "Use another --workdir."))
   differing = [
     f"config.{name}: {found.get(name)!r} there, {value!r} asked for"
-    for name, value in config.items()
+    for name, value in config.to_dict().items()
     if name not in FREE and found.get(name) != value
   ]
   if differing:
@@ -142,12 +147,15 @@ def create_state(
   config: ml_collections.ConfigDict, optimizer: optax.GradientTransformation
 ) -> State:
   """The state before the first step, from the config's seed."""
-  first, second = jax.random.split(jax.random.key(config.seed))
+  first, second, third = jax.random.split(jax.random.key(config.seed), 3)
   images = jnp.zeros((1, config.image_size, config.image_size, 3))
   levels, held = jax.jit(_model(config).init_with_output)(first, images)
   judged = {level: levels[level] for level in range(JUDGED, config.deepest + 1)}
-  heads = pretext.Heads().init(second, judged)["params"]
-  params = {"encoder": pretext.with_gains(held["params"]), "heads": heads}
+  params = {
+    "encoder": pretext.with_gains(held["params"]),
+    "heads": pretext.Heads().init(second, judged)["params"],
+    "maps": agreement.Maps().init(third, judged)["params"],
+  }
   return State(jnp.int32(0), params, optimizer.init(params))
 
 
@@ -155,10 +163,13 @@ def make_step(
   config: ml_collections.ConfigDict, optimizer: optax.GradientTransformation
 ):
   """The pure function state -> (state, loss terms); it draws its own scenes."""
-  key = jax.random.key(config.seed + 1)
+  key, weight = jax.random.key(config.seed + 1), config.weight.to_dict()
 
   def update(state: State):
-    truth = draw(jax.random.fold_in(key, state.step), config)
+    truth = scenes.draw(
+      jax.random.fold_in(key, state.step),
+      *(config.layouts, config.variants, config.image_size),
+    )
 
     def objective(params):
       held = pretext.standardised(params["encoder"])
@@ -166,8 +177,9 @@ def make_step(
       levels = _model(config).apply({"params": held}, images)
       judged = {level: levels[level] for level in range(JUDGED, config.deepest + 1)}
       said = pretext.Heads().apply({"params": params["heads"]}, judged)
-      terms = pretext.terms(said, truth)
-      return sum(weigh(*each) for each in terms.items()), terms
+      views = agreement.Maps().apply({"params": params["maps"]}, judged)
+      terms = pretext.terms(said, truth) | agreement.terms(views, config.variants)
+      return weighed(terms, weight), terms
 
     (loss, terms), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     change, opt = optimizer.update(grads, state.opt, state.params)
@@ -177,15 +189,11 @@ def make_step(
   return update
 
 
-def weigh(name: str, term: Float[Array, ""]) -> Float[Array, ""]:
-  """The term as it counts in the loss."""
-  return term * (COLOUR if name.startswith("colour") else 1.0)
-
-
-def draw(key: Key[Array, ""], config: ml_collections.ConfigDict) -> scenes.Scene:
-  """A batch of scenes, one after the other: so each object costs its own kind alone."""
-  keys = jax.random.split(key, config.batch_size)
-  return jax.lax.map(lambda each: scenes.draw(each, config.image_size), keys)
+def weighed(
+  terms: Mapping[str, Float[Array, ""]], weight: Mapping[str, float]
+) -> Float[Array, ""]:
+  """The loss: the terms' sum, each times the weight of its name before the level."""
+  return sum(weight[name.partition("/")[0]] * value for name, value in terms.items())
 
 
 def train(
@@ -198,10 +206,9 @@ def train(
 ) -> State:
   """Runs the remaining steps; stops early, with a checkpoint, when a signal asks."""
   step, steps = int(state.step), config.steps
+  photographs = 2 * config.layouts * config.variants
   update = jax.jit(make_step(config, optimizer), donate_argnums=0)
-  log = telemetry.Telemetry(
-    workdir, step=step, steps=steps, batch_size=config.batch_size
-  )
+  log = telemetry.Telemetry(workdir, step=step, steps=steps, batch_size=photographs)
   try:
     while step < steps:
       state, terms = update(state)

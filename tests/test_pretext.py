@@ -5,11 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nps_jax.data import forms
 from nps_jax.data import scenes
+from nps_jax.data import surfaces
 from nps_jax.models import encoder
 from nps_jax.models import pretext
 
-SHAPES, TEXTURES = len(scenes.SHAPES), len(scenes.TEXTURES)
+SHAPES, TEXTURES = len(forms.SHAPES), len(surfaces.TEXTURES)
 
 
 def truth(seed, count, side):

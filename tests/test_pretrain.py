@@ -1,11 +1,14 @@
 """Pretraining at a tiny size: its curve, going on, and the file that it writes."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
 
+from nps_jax import config as settings
 from nps_jax import integrity
 from nps_jax import interruption
 from nps_jax import pretrain
@@ -15,14 +18,19 @@ from nps_jax.models import encoder
 from nps_jax.models import pretext
 from nps_jax.models import weights
 
-CURVE = (8.789367, 10.388491, 6.675675, 7.396786)  # the loss at steps 5, 10, 15 and 20
+CURVE = (51.458912, 102.282272, 142.603668, 66.763748)  # the loss at steps 5, 10, ..
+WEIGHTS = {
+  **{"shape": 1, "texture": 1, "colour": 2, "which": 5},
+  **{"invariance": 25, "variance": 25, "covariance": 1},
+}
 
 
 @pytest.fixture(scope="module")
 def config():
   found = variants.read_module(runs.CONFIGS / "pretrain.py").get_config()
-  found.image_size, found.batch_size, found.steps = 32, 4, 20
+  found.image_size, found.layouts, found.variants, found.steps = 32, 2, 2, 20
   found.deepest, found.warmup, found.log_every = 3, 5, 5
+  found.learning_rate = 2e-4
   return found
 
 
@@ -38,8 +46,8 @@ def test_twenty_steps_give_the_stored_curve(trained):
   np.testing.assert_allclose([line["loss"] for line in lines], CURVE, rtol=2e-3)
   for line in lines:
     terms = {name: value for name, value in line.items() if "/f" in name}
-    assert len(terms) == 6
-    want = sum(value * (2 if "colour" in name else 1) for name, value in terms.items())
+    assert len(terms) == 14
+    want = sum(WEIGHTS[name.split("/")[0]] * value for name, value in terms.items())
     np.testing.assert_allclose(line["loss"], want, rtol=1e-5)
 
 
@@ -111,15 +119,22 @@ def test_another_training_in_the_same_folder_is_refused(config, trained):
 @pytest.mark.parametrize(
   ("name", "value"),
   [
-    *(("steps", 0), ("batch_size", 0), ("log_every", 0), ("checkpoint_every", 0)),
-    *(("name", "vgg"), ("deepest", 1), ("deepest", 6), ("image_size", 48)),
+    *(("steps", 0), ("layouts", 0), ("variants", 1), ("log_every", 0)),
+    *(
+      ("checkpoint_every", 0),
+      ("name", "vgg"),
+      ("deepest", 1),
+      ("deepest", 6),
+      ("image_size", 48),
+    ),
     *(("image_size", 0), ("learning_rate", 0.0), ("warmup", -1)),
-    ("weight_decay", -0.1),
+    *(("weight_decay", -0.1), ("weight.which", -1.0)),
   ],
 )
 def test_settings_are_checked_before_anything_is_written(config, tmp_path, name, value):
   wrong = config.copy_and_resolve_references()
-  wrong[name] = value
-  with pytest.raises(ValueError, match=rf"^config\.{name} is {value!r}; expected "):
+  settings.assign(wrong, {name: value})
+  says = rf"^config\.{re.escape(name)} is {value!r}; expected "
+  with pytest.raises(ValueError, match=says):
     pretrain.fit(wrong, tmp_path / "new")
   assert not (tmp_path / "new").exists()

@@ -1,138 +1,129 @@
-"""Drawn scenes: areas by formula, labels by the picture, textures by their numbers."""
+"""Drawn scenes: labels by the picture, changes of one object, photographs."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nps_jax.data import forms
 from nps_jax.data import scenes
+from nps_jax.data import surfaces
 
-SIDE = 512
-AXIS = (np.arange(SIDE) + 0.5) / SIDE
-X, Y = (jnp.asarray(each, jnp.float32) for each in np.meshgrid(AXIS, AXIS))
-LINE = jnp.float32([(-0.8, 0), (-0.2, 0), (0.3, 0), (0.8, 0)])  # a glyph that is a bar
+SIDE = 64
+Y, X = (jnp.asarray(each, jnp.float32) for each in np.mgrid[:SIDE, :SIDE] / SIDE)
 
 
-def form(kind, scale=0.25, turn=0.0, aspect=1.0, hollow=False):
-  return scenes.Form(
-    jnp.int32(scenes.SHAPES.index(kind)),
+def cross(turn=0.3):
+  return forms.Form(
+    jnp.int32(forms.SHAPES.index("cross")),
     jnp.float32([0.5, 0.5]),
-    *(jnp.float32(each) for each in (scale, turn, aspect)),
-    jnp.bool_(hollow),
-    LINE,
-    jnp.float32(0),
+    *(jnp.float32(each) for each in (0.25, turn, 1.0)),
+    jnp.bool_(False),
+    jnp.zeros((4, 2)),
+    jnp.float32(0.4),
   )
 
 
-def surface(kind, turn=0.0, rate=8.0):
-  colours = jnp.float32([(0.2, 0.4, 0.6), (0.8, 0.4, 0.1)])
-  index = jnp.int32(scenes.TEXTURES.index(kind))
+def flat(colour):
+  pair = jnp.float32([colour, colour])
   offset = jnp.zeros(2, jnp.int32)
-  return scenes.Surface(index, colours, jnp.float32(turn), jnp.float32(rate), offset)
+  return surfaces.Surface(jnp.int32(0), pair, jnp.float32(0), jnp.float32(8), offset)
 
 
-def star_area():
-  angle = np.linspace(0, 2 * np.pi, 100_000, endpoint=False)
-  return np.mean((0.55 / (0.7 + 0.3 * np.cos(5 * angle))) ** 2) * np.pi
-
-
-def crescent_area():
-  """A disc less what another covers, whose centre is half a unit away."""
-  large, small, gap = 0.9, 0.75, 0.5
-  first = (gap**2 + large**2 - small**2) / (2 * gap)
-  lens = large**2 * np.arccos(first / large) - first * np.sqrt(large**2 - first**2)
-  rest = gap - first
-  lens += small**2 * np.arccos(rest / small) - rest * np.sqrt(small**2 - rest**2)
-  return np.pi * large**2 - lens
-
-
-AREAS = {
-  "disc": np.pi * 0.9**2,
-  "square": 1.6**2,
-  "triangle": 3 * np.sqrt(3) * 0.5**2,  # of the circle within it
-  "hexagon": 2 * np.sqrt(3) * 0.8**2,
-  "star": star_area(),
-  "gear": np.pi * (0.8**2 + 0.12**2 / 2),
-  "ring": np.pi * (0.95**2 - 0.55**2),
-  "cross": 2 * 1.8 * 0.56 - 0.56**2,
-  "bar": 1.6 * 0.4 + np.pi * 0.2**2,
-  "corner": 2.5 * 0.4 - 0.2**2 + (2 - 0.75) * np.pi * 0.2**2,
-  "crescent": crescent_area(),
-  "glyph": 1.6 * 0.28 + np.pi * 0.14**2,
-}
-
-
-@pytest.mark.parametrize("kind", scenes.SHAPES[1:])
-@pytest.mark.parametrize(("turn", "aspect"), [(0.0, 1.0), (0.7, 2.5), (4.0, 0.5)])
-def test_each_shape_covers_its_area_however_it_lies(kind, turn, aspect):
-  inside = scenes.distance(form(kind, turn=turn, aspect=aspect), X, Y) < 0
-  want = AREAS[kind] * 0.25**2
-  np.testing.assert_allclose(inside.mean(), want, rtol=0.015)
-
-
-def test_the_distance_is_in_sides_of_the_image():
-  gap = scenes.distance(form("disc", 0.2), jnp.float32([[0.8]]), jnp.float32([[0.5]]))
-  np.testing.assert_allclose(gap, 0.3 - 0.9 * 0.2, rtol=1e-5)
-  hollow = scenes.distance(form("disc", hollow=True), X, Y) < 0
-  np.testing.assert_allclose(  # a fifth of its size wide, within the disc's edge
-    hollow.mean(), np.pi * (0.9**2 - 0.7**2) * 0.25**2, rtol=0.015
+def layout(count=1):
+  """White crosses, all at one place, on a ground of another colour."""
+  many = jax.tree.map(
+    lambda each: jnp.stack([each] * scenes.OBJECTS), (cross(), flat((1.0, 1.0, 1.0)))
   )
+  noise = jnp.zeros((surfaces.NOISE, surfaces.NOISE))
+  return scenes.Layout(noise, flat((0.2, 0.4, 0.6)), jnp.int32(count), *many)
 
 
-def test_an_object_is_where_its_label_is_and_has_its_own_colour(monkeypatch):
-  grounds = {0: surface("flat")}
-  own = scenes.Surface(jnp.int32(0), jnp.ones((2, 3)), *grounds[0][2:])
-  drawn = iter([grounds[0], own])
-  monkeypatch.setattr(scenes, "OBJECTS", 1)
-  monkeypatch.setattr(scenes, "random_surface", lambda key: next(drawn))
-  monkeypatch.setattr(scenes, "random_form", lambda key: form("cross", turn=0.3))
-  monkeypatch.setattr(jax.random, "randint", lambda *_: jnp.int32(1))  # how many
-  side = 64
-  found = scenes.draw(jax.random.key(0), side)
-  y, x = jnp.mgrid[:side, :side] / side
-  gap = np.asarray(scenes.distance(form("cross", turn=0.3), x, y))
-  inside = gap < -0.5 / side
-  outside = gap > 0.5 / side
-  kind = scenes.SHAPES.index("cross")
+def test_an_object_is_where_its_label_is_and_has_its_own_colour():
+  found = scenes.painted(layout(), X, Y)
+  gap = np.asarray(forms.distance(cross(), X, Y))
+  inside, outside = gap < -0.5 / SIDE, gap > 0.5 / SIDE
+  kind = forms.SHAPES.index("cross")
   assert set(np.unique(found.shape)) == {0, kind}
   assert (np.asarray(found.shape)[inside] == kind).all()
   assert (np.asarray(found.shape)[outside] == 0).all()
   np.testing.assert_allclose(np.asarray(found.colour)[inside], 1, rtol=1e-5)
   ground = np.broadcast_to(np.float32([0.2, 0.4, 0.6]), (outside.sum(), 3))
   np.testing.assert_allclose(np.asarray(found.colour)[outside], ground, rtol=1e-5)
+  shade = 1 - 0.4 * np.exp(-np.maximum(gap, 0) / (0.15 * 0.25))
+  np.testing.assert_allclose(
+    np.asarray(found.light)[outside], shade[outside], rtol=1e-5
+  )
+  np.testing.assert_allclose(np.asarray(found.light)[inside], 1, rtol=1e-5)
 
 
-def test_textures_have_their_numbers():
-  noise = jax.random.normal(jax.random.key(0), (scenes.NOISE, scenes.NOISE))
-  images = {
-    kind: np.asarray(scenes.paint(surface(kind), X, Y, noise))[..., 0]
-    for kind in scenes.TEXTURES
-  }
-  assert np.ptp(images["flat"]) == 0
-  assert np.ptp(images["stripes"], axis=0).max() < 1e-6  # upright
-  high = images["stripes"][0] > 0.5
-  assert np.sum(high[1:] != high[:-1]) == 7  # 8 stripes across, of half a period each
-  squares = images["checks"] > 0.5
-  assert np.sum(squares[9, 1:] != squares[9, :-1]) == 7
-  assert np.sum(squares[1:, 9] != squares[:-1, 9]) == 7
-  assert (squares[:60, :60] != squares[:60, 64:124]).mean() > 0.95
-  assert 0.15 < np.mean(images["dots"] > 0.5) < 0.35
-  grains = images["grain"][::4, ::4]  # one of its cells is 1 / 128 of a side
-  np.testing.assert_array_equal(images["grain"], grains.repeat(4, 0).repeat(4, 1))
-  steps = np.abs(np.diff(images["clouds"], axis=0))
-  assert np.ptp(images["clouds"]) > 20 * steps.max() > 0  # no edge
+def test_a_change_is_of_one_object_and_of_what_it_says():
+  base = scenes.random_layout(jax.random.key(3))
+  seen, places = {}, set()
+  fields = ("scale", "kind", "hollow", "ends", "centre", "turn", "aspect", "shadow")
+  change = jax.jit(scenes.changed)
+  for seed in range(64):
+    found = change(base, jax.random.key(seed))
+    both = (base, found)
+    pairs = {name: [getattr(each.forms, name) for each in both] for name in fields}
+    pairs |= {"surface": [each.surfaces.colours for each in both]}
+    differs = {
+      name: np.any(np.reshape(one != other, (scenes.OBJECTS, -1)), axis=1)
+      for name, (one, other) in pairs.items()
+    }
+    names = tuple(name for name, hits in differs.items() if hits.any())
+    where = np.flatnonzero(np.any(list(differs.values()), axis=0))
+    assert len(where) == 1
+    places.add(int(where[0]))
+    seen[names] = seen.get(names, 0) + 1
+    if names == ("scale",):
+      assert found.forms.scale[where[0]] == np.float32(scenes.VANISHED)
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      (base.noise, base.ground, base.count),
+      (found.noise, found.ground, found.count),
+    )
+  assert places == set(range(int(base.count)))
+  forms_changed = {names for names in seen if "ends" in names}
+  assert all(set(names) <= {"kind", "hollow", "ends"} for names in forms_changed)
+  assert set(seen) - forms_changed == {("scale",), ("centre", "turn"), ("surface",)}
+  assert min(seen[names] for names in set(seen) - forms_changed) >= 8
 
 
-def test_scenes_come_again_by_their_keys_and_show_everything():
-  draw = jax.jit(jax.vmap(lambda key: scenes.draw(key, 64)))
-  keys = jax.random.split(jax.random.key(5), 96)
-  found, again = draw(keys), draw(keys[::-1])
-  for one, other in zip(found, again, strict=True):
-    np.testing.assert_array_equal(one, other[::-1])
+def test_a_vanished_object_leaves_no_trace():
+  shown = layout()
+  gone = shown._replace(forms=shown.forms._replace(scale=jnp.full(10, scenes.VANISHED)))
+  found, bare = scenes.painted(gone, X, Y), scenes.painted(layout(0), X, Y)
+  at = np.hypot(X - 0.5, Y - 0.5) > 1 / SIDE
+  np.testing.assert_allclose(found.colour[at], bare.colour[at], atol=1e-6)
+  np.testing.assert_allclose(found.light[at], bare.light[at], atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def batch():
+  key = jax.random.key(5)
+  draw = jax.jit(lambda key: scenes.draw(key, 12, 4, SIDE))
+  return draw(key), draw(key)
+
+
+def test_scenes_come_again_by_their_keys_and_show_everything(batch):
+  found, again = batch
+  jax.tree.map(np.testing.assert_array_equal, found, again)
   assert found.image.dtype == "uint8"
-  assert set(np.unique(found.shape)) == set(range(len(scenes.SHAPES)))
-  assert set(np.unique(found.texture)) == set(range(len(scenes.TEXTURES)))
-  assert 0.5 < np.mean(np.asarray(found.shape) == 0) < 0.9
+  assert set(np.unique(found.shape)) == set(range(len(forms.SHAPES)))
+  assert set(np.unique(found.texture)) == set(range(len(surfaces.TEXTURES)))
+  assert 0.4 < np.mean(np.asarray(found.shape) == 0) < 0.9
   assert np.min(found.colour) >= 0 and np.max(found.colour) <= 1
   like = np.corrcoef(np.ravel(found.image), np.ravel(found.colour))[0, 1]
   assert 0.6 < like < 0.99  # the light is not the surface's
+
+
+def test_two_photographs_of_each_variant_of_each_layout(batch):
+  shape = np.asarray(batch[0].shape).reshape(2, 12, 4, SIDE, SIDE)
+  differ = lambda one, other: np.mean(one != other, axis=(-1, -2)).mean()  # noqa: E731
+  same = differ(shape[0], shape[1])
+  variant = differ(shape[0], np.roll(shape[1], 1, axis=1))
+  layout = differ(shape[0], np.roll(shape[1], 1, axis=0))
+  assert 0 < same < variant < layout
+  image = np.asarray(batch[0].image)
+  assert len(np.unique(image.reshape(len(image), -1), axis=0)) == 96

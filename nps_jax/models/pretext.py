@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
+from nps_jax.data import forms
 from nps_jax.data import scenes
+from nps_jax.data import surfaces
 
 Tree = dict
 LAST = "conv2"  # of a block of two convolutions; it starts weak
@@ -24,7 +26,7 @@ class Heads(nn.Module):
     self, levels: Mapping[int, Float[Array, "b _ _ _"]]
   ) -> dict[int, tuple[Float[Array, "b _ _ _"], ...]]:
     """For each level the logits of shapes and of textures, and the colour in 0..1."""
-    shapes, textures = len(scenes.SHAPES), len(scenes.TEXTURES)
+    shapes, textures = len(forms.SHAPES), len(surfaces.TEXTURES)
     found = {}
     for level, feats in levels.items():
       said = nn.Dense(shapes + textures + 3, name=f"level{level}")(feats)
@@ -44,8 +46,8 @@ def terms(
     said: what Heads say.
     truth: scenes with a leading axis.
   """
-  shape = jax.nn.one_hot(truth.shape, len(scenes.SHAPES))
-  texture = jax.nn.one_hot(truth.texture, len(scenes.TEXTURES))
+  shape = jax.nn.one_hot(truth.shape, len(forms.SHAPES))
+  texture = jax.nn.one_hot(truth.texture, len(surfaces.TEXTURES))
   found = {}
   for level, (shapes, textures, colour) in said.items():
     cell = (2**level, 2**level)
