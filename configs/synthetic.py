@@ -14,7 +14,7 @@ def get_config():
   config.data.synthetic = True
   config.data.category = "bottle"
   config.encoder.name = "resnet18"
-  config.encoder.weights = "random"
+  config.encoder.weights = "builtin"
   config.context.source = "learned"
   config.context.width = 16
   config.codebook.size = 256

@@ -38,7 +38,7 @@ def defaults() -> ml_collections.ConfigDict:
 
   config.encoder = encoder = ml_collections.ConfigDict()
   encoder.name = "resnet101"  # resnet18|34|50|101, wide_resnet50_2|101_2
-  encoder.weights = ""  # a .safetensors file with torchvision names, or "random"
+  encoder.weights = ""  # a .safetensors file, "hub", "builtin" or "random"
   encoder.levels = (2, 3, 4)  # feature levels that are rebuilt and compared
   encoder.deepest = 0  # level the one-class embedding reads; 0: deepest in the weights
   encoder.dtype = "float32"  # "float32" or "bfloat16": the frozen encoder's arithmetic

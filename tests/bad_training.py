@@ -293,7 +293,7 @@ TRAIN = (
     "weights that are not there",
     trees.both(),
     "config.encoder.weights is 'HERE/lost.safetensors', which is no file; expected a "
-    ".safetensors file, 'hub' or 'random'. In HERE there is: nothing.",
+    ".safetensors file, 'hub', 'builtin' or 'random'. In HERE there is: nothing.",
     ("encoder.weights=HERE/lost.safetensors",),
   ),
   trees.Case(

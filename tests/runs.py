@@ -9,6 +9,7 @@ CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 COUNTS = synthetic.Counts(train=12, validation=4, good=5, each=2)
 SETTINGS = {
   "image_size": 64,
+  "encoder.weights": "random",
   "encoder.levels": (3, 4),
   "data.category": "tray,bottle",
   "codebook.size": 16,

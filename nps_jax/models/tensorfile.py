@@ -20,7 +20,7 @@ def read(path: pathlib.Path) -> bytes:
     found = sorted(each.name for each in folder.glob("*.safetensors"))
     raise FileNotFoundError(
       f"config.encoder.weights is {str(path)!r}, which is no file; expected a "
-      ".safetensors file, 'hub' or 'random'. In "
+      ".safetensors file, 'hub', 'builtin' or 'random'. In "
       f"{folder} there is: {listing.some(found)}."
     )
   content = path.read_bytes()

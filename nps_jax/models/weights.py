@@ -29,6 +29,7 @@ Tensors = Mapping[str, np.ndarray]
 EPS = 1e-5  # of torchvision's batch normalisation
 HUB_FILE = "model.safetensors"
 HUB = {name: f"timm/{name}.tv_in1k" for name in encoder.ARCHITECTURES}
+BUILTIN = pathlib.Path(__file__).with_name("builtin.safetensors")  # its card: .md
 SEED = 2506_18544  # of random weights
 IGNORED = ("fc.weight", "fc.bias")  # the classifier; and every num_batches_tracked
 NORM = ("weight", "bias", "running_mean", "running_var")
@@ -55,7 +56,7 @@ def load(source: str, name: str, deepest: int) -> Loaded:
   """The encoder's parameters up to a level, normalisation folded in.
 
   Args:
-    source: a .safetensors file with torchvision's names, "hub" or "random".
+    source: a .safetensors file with torchvision's names, "hub", "builtin" or "random".
     name: of the encoder, a key of encoder.ARCHITECTURES.
     deepest: 1..5, or 0 for the deepest that the source has.
 
@@ -68,11 +69,12 @@ def load(source: str, name: str, deepest: int) -> Loaded:
   if source == "":
     raise ValueError(
       "config.encoder.weights is empty; expected a .safetensors file with "
-      f"torchvision's names, 'hub' ({HUB[name]} from the hub or its cache) or 'random'."
+      f"torchvision's names, 'hub' ({HUB[name]} from the hub or its cache), 'builtin' "
+      "(a resnet18 up to f4 that needs no download) or 'random'."
     )
   if source == "random":
     return random(name, deepest or encoder.DEEPEST)
-  path = from_hub(name) if source == "hub" else pathlib.Path(source).expanduser()
+  path = located(source, name)
   content = tensorfile.read(path)
   tensors = tensorfile.decode(content, path, ignored)
   deepest = deepest or held_level(tensors, path)
@@ -80,6 +82,13 @@ def load(source: str, name: str, deepest: int) -> Loaded:
   digest = hashlib.sha256(content).hexdigest()
   about = {"name": name, "file": path.name, "sha256": digest, "deepest": deepest}
   return Loaded(params, deepest, about)
+
+
+def located(source: str, name: str) -> pathlib.Path:
+  """The file that the setting means; FileNotFoundError if the hub is out of reach."""
+  if source == "builtin":
+    return BUILTIN
+  return from_hub(name) if source == "hub" else pathlib.Path(source).expanduser()
 
 
 def from_hub(name: str) -> pathlib.Path:
