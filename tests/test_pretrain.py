@@ -18,7 +18,7 @@ from nps_jax.models import encoder
 from nps_jax.models import pretext
 from nps_jax.models import weights
 
-CURVE = (51.458912, 102.282272, 142.603668, 66.763748)  # the loss at steps 5, 10, ..
+CURVE = (51.458912, 102.282272, 142.603668, 66.763748)  # at steps 5, 10, 15, 20
 WEIGHTS = {
   **{"shape": 1, "texture": 1, "colour": 2, "which": 5},
   **{"invariance": 25, "variance": 25, "covariance": 1},

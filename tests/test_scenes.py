@@ -120,10 +120,9 @@ def test_scenes_come_again_by_their_keys_and_show_everything(batch):
 
 def test_two_photographs_of_each_variant_of_each_layout(batch):
   shape = np.asarray(batch[0].shape).reshape(2, 12, 4, SIDE, SIDE)
-  differ = lambda one, other: np.mean(one != other, axis=(-1, -2)).mean()  # noqa: E731
-  same = differ(shape[0], shape[1])
-  variant = differ(shape[0], np.roll(shape[1], 1, axis=1))
-  layout = differ(shape[0], np.roll(shape[1], 1, axis=0))
+  same = np.mean(shape[0] != shape[1])
+  variant = np.mean(shape[0] != np.roll(shape[1], 1, axis=1))
+  layout = np.mean(shape[0] != np.roll(shape[1], 1, axis=0))
   assert 0 < same < variant < layout
   image = np.asarray(batch[0].image)
   assert len(np.unique(image.reshape(len(image), -1), axis=0)) == 96

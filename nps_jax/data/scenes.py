@@ -73,13 +73,12 @@ def draw(key: Key[Array, ""], layouts: int, variants: int, size: int) -> Scene:
 def random_layout(key: Key[Array, ""]) -> Layout:
   """Any layout, the same for the same key."""
   tile, ground, number, form, surface = jax.random.split(key, 5)
-  many = (jax.random.split(each, OBJECTS) for each in (form, surface))
   return Layout(
     jax.random.normal(tile, (surfaces.NOISE, surfaces.NOISE)),
     surfaces.random_surface(ground),
     jax.random.randint(number, (), FEWEST, OBJECTS + 1),
-    jax.vmap(forms.random_form)(next(many)),
-    jax.vmap(surfaces.random_surface)(next(many)),
+    jax.vmap(forms.random_form)(jax.random.split(form, OBJECTS)),
+    jax.vmap(surfaces.random_surface)(jax.random.split(surface, OBJECTS)),
   )
 
 
