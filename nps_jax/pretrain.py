@@ -6,7 +6,7 @@ Ends with DIR/encoder.safetensors, in torchvision's names, for config.encoder.we
 The same command goes on where it was stopped. Exit status as of nps_jax.train.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import json
 import math
 import pathlib
@@ -32,14 +32,16 @@ from nps_jax import interruption
 from nps_jax import telemetry
 from nps_jax import variants
 from nps_jax.data import scenes
-from nps_jax.models import agreement
+from nps_jax.models import contrast
 from nps_jax.models import encoder
-from nps_jax.models import pretext
+from nps_jax.models import filters
+from nps_jax.models import normalised
 from nps_jax.models import weights
 
 FILE, SETTINGS = "encoder.safetensors", "pretrain.json"
 FREE = ("log_every", "checkpoint_every")  # settings that may differ when it goes on
-JUDGED = 2  # first level that heads judge
+JUDGED = 2  # first level whose objects are compared
+SETTLING = 20  # batches over which a finished encoder's moments are averaged
 
 
 @struct.dataclass
@@ -47,7 +49,7 @@ class State:
   """What the training changes."""
 
   step: Int[Array, ""]
-  params: dict  # "encoder", with gains, and what reads it: "heads" and "maps"
+  params: dict  # "encoder", with gains, and "maps", which read it
   opt: tuple
 
 
@@ -72,19 +74,19 @@ def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> State:
       state = train(config, optimizer, state, keeper, workdir, watch)
   finally:
     keeper.close()
-  export(workdir / FILE, pretext.standardised(state.params["encoder"]))
+  export(workdir / FILE, finished(config, state.params["encoder"]))
   return state
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError that lists every setting that is out of its range."""
   values = variants.leaves(config)
-  at_least_one = ("steps", "layouts", "log_every", "checkpoint_every")
+  at_least_one = ("steps", "kits", "log_every", "checkpoint_every")
   rules = {name: (config[name] >= 1, "1 or more") for name in at_least_one} | {
-    "variants": (config.variants >= 2, "2 or more"),
+    "photographs": (config.photographs >= 2, "2 or more"),
     "name": (
-      config.name in encoder.ARCHITECTURES,
-      f"one of {tuple(encoder.ARCHITECTURES)}",
+      config.name in filters.KINDS,
+      f"one of {filters.KINDS}",
     ),
     "deepest": (JUDGED <= config.deepest <= encoder.DEEPEST, "2 to 5"),
     "image_size": (
@@ -95,8 +97,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
     "warmup": (config.warmup >= 0, "0 or more"),
     "weight_decay": (config.weight_decay >= 0, "0 or more"),
   }
-  for name, value in config.weight.items():
-    rules[f"weight.{name}"] = (value >= 0, "0 or more")
   wrong = [
     f"config.{name} is {values[name]!r}; expected {what}."
     for name, (holds, what) in rules.items()
@@ -147,39 +147,62 @@ def create_state(
   config: ml_collections.ConfigDict, optimizer: optax.GradientTransformation
 ) -> State:
   """The state before the first step, from the config's seed."""
-  first, second, third = jax.random.split(jax.random.key(config.seed), 3)
-  images = jnp.zeros((1, config.image_size, config.image_size, 3))
-  levels, held = jax.jit(_model(config).init_with_output)(first, images)
-  judged = {level: levels[level] for level in range(JUDGED, config.deepest + 1)}
-  params = {
-    "encoder": pretext.with_gains(held["params"]),
-    "heads": pretext.Heads().init(second, judged)["params"],
-    "maps": agreement.Maps().init(third, judged)["params"],
-  }
+  start = filters.initial(config.name, config.deepest, config.seed)
+  _, moments = _seen(config)(start, jnp.int32(config.steps))
+  levels = range(JUDGED, config.deepest + 1)
+  widths = encoder.level_widths(config.name)
+  rows = {level: jnp.zeros((1, widths[level])) for level in levels}
+  maps = contrast.Maps().init(jax.random.key(config.seed), rows)["params"]
+  params = {"encoder": normalised.unchanged(start, moments), "maps": maps}
   return State(jnp.int32(0), params, optimizer.init(params))
+
+
+def _drawn(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> scenes.Scene:
+  """The scenes of a step."""
+  key = jax.random.fold_in(jax.random.key(config.seed + 1), step)
+  return scenes.draw(key, config.kits, config.photographs, config.image_size)
+
+
+def _seen(config: ml_collections.ConfigDict):
+  """The jitted function params, step -> (levels, moments) of that step's scenes."""
+
+  @jax.jit
+  def see(params, step):
+    images = encoder.normalise(_drawn(config, step).image)
+    return normalised.apply(_model(config), params, images)
+
+  return see
+
+
+def finished(config: ml_collections.ConfigDict, params: dict) -> dict:
+  """The encoder's own parameters, by the mean moments of scenes that come next."""
+  see, found = _seen(config), []
+  for index in range(SETTLING):
+    found.append(see(params, jnp.int32(config.steps + index))[1])
+  mean = jax.tree.map(lambda *each: jnp.mean(jnp.stack(each), axis=0), *found)
+  return normalised.fold(params, mean)
 
 
 def make_step(
   config: ml_collections.ConfigDict, optimizer: optax.GradientTransformation
 ):
   """The pure function state -> (state, loss terms); it draws its own scenes."""
-  key, weight = jax.random.key(config.seed + 1), config.weight.to_dict()
 
   def update(state: State):
-    truth = scenes.draw(
-      jax.random.fold_in(key, state.step),
-      *(config.layouts, config.variants, config.image_size),
-    )
+    truth = _drawn(config, state.step)
 
     def objective(params):
-      held = pretext.standardised(params["encoder"])
       images = encoder.normalise(truth.image)
-      levels = _model(config).apply({"params": held}, images)
+      levels, _ = normalised.apply(_model(config), params["encoder"], images)
       judged = {level: levels[level] for level in range(JUDGED, config.deepest + 1)}
-      said = pretext.Heads().apply({"params": params["heads"]}, judged)
-      views = agreement.Maps().apply({"params": params["maps"]}, judged)
-      terms = pretext.terms(said, truth) | agreement.terms(views, config.variants)
-      return weighed(terms, weight), terms
+      means, visible = contrast.means(judged, truth.item, scenes.ITEMS)
+      rows = contrast.Maps().apply({"params": params["maps"]}, means)
+      kind = truth.kind.reshape(-1)
+      terms = {
+        f"contrast/f{level}": contrast.loss(each, kind, visible)
+        for level, each in rows.items()
+      }
+      return sum(terms.values()), terms
 
     (loss, terms), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     change, opt = optimizer.update(grads, state.opt, state.params)
@@ -187,13 +210,6 @@ def make_step(
     return State(state.step + 1, params, opt), {"loss": loss, **terms}
 
   return update
-
-
-def weighed(
-  terms: Mapping[str, Float[Array, ""]], weight: Mapping[str, float]
-) -> Float[Array, ""]:
-  """The loss: the terms' sum, each times the weight of its name before the level."""
-  return sum(weight[name.partition("/")[0]] * value for name, value in terms.items())
 
 
 def train(
@@ -206,7 +222,7 @@ def train(
 ) -> State:
   """Runs the remaining steps; stops early, with a checkpoint, when a signal asks."""
   step, steps = int(state.step), config.steps
-  photographs = 2 * config.layouts * config.variants
+  photographs = config.kits * config.photographs
   update = jax.jit(make_step(config, optimizer), donate_argnums=0)
   log = telemetry.Telemetry(workdir, step=step, steps=steps, batch_size=photographs)
   try:

@@ -37,7 +37,7 @@ def random_form(key: Key[Array, ""]) -> Form:
   return Form(
     jax.random.randint(keys[0], (), 1, len(SHAPES)),
     jax.random.uniform(keys[1], (2,)),
-    0.06 * 5 ** jax.random.uniform(keys[2]),
+    0.07 * 3 ** jax.random.uniform(keys[2]),
     jax.random.uniform(keys[3], maxval=2 * jnp.pi),
     3 ** jax.random.uniform(keys[4], minval=-1, maxval=1),
     jax.random.bernoulli(keys[5], 0.25),

@@ -1,9 +1,10 @@
 """Scenes to learn to see from: drawn on the device, known all through, photographed.
 
-Objects of one kind or another lie on a ground, over each other, each with a surface of
-its own, under uneven light, before a camera that is held a little differently each
-time, through a lens and onto a sensor. A scene comes with variants in which one object
-is changed, as anomalies change a product. Ours.
+A scene shows objects of a kit, which has a few forms and a few surfaces, so that its
+objects differ in one, in the other, in both or not at all. They lie on a ground and a
+panel, over each other. It is photographed again and again, with another object changed
+and others turned each time, under uneven light, by a camera that is held a little
+differently, through a lens and onto a sensor. Ours.
 """
 
 from typing import NamedTuple
@@ -15,121 +16,209 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from nps_jax.data import forms
 from nps_jax.data import surfaces
 
-FEWEST, OBJECTS = 4, 10  # in a scene
-CHANGES = ("gone", "form", "surface", "place")  # what becomes of the changed object
-SHAPED, LYING = ("kind", "hollow", "ends"), ("centre", "turn")  # of a Form
-VANISHED = 1e-3  # scale of an object that is gone
+FEWEST, OBJECTS = 3, 9  # in a scene
+FORMS, SURFACES = 3, 3  # of a kit
+ITEMS = OBJECTS + 2  # of a scene: its objects, then the ground, then the panel
+GONE = 1e-3  # the scale of what is not there
+KINDS = FORMS * SURFACES + 2  # of a kit: each form in each surface, ground, panel
+
+
+class Kit(NamedTuple):
+  """What scenes are made of."""
+
+  noise: Float[Array, "n n"]  # the random tile that grain and clouds show
+  forms: forms.Form  # with a leading axis of FORMS, as the parts
+  parts: forms.Form  # one fixed on each form; in its scale, from its centre
+  surfaces: surfaces.Surface  # with a leading axis of SURFACES
+  covers: surfaces.Surface  # of the parts
+  ground: surfaces.Surface
+  panel: surfaces.Surface
 
 
 class Layout(NamedTuple):
-  """What there is to see; forms and surfaces have a leading axis of OBJECTS."""
+  """Which objects of a kit there are, and how they lie; the first count are shown."""
 
-  noise: Float[Array, "n n"]  # the random tile that grain and clouds show
-  ground: surfaces.Surface
-  count: Int[Array, ""]  # of the objects, those that come first
-  forms: forms.Form
-  surfaces: surfaces.Surface
+  count: Int[Array, ""]
+  form: Int[Array, " o"]
+  surface: Int[Array, " o"]
+  centre: Float[Array, "o 2"]  # in sides of the image
+  turn: Float[Array, " o"]  # radians
+  grow: Float[Array, " o"]  # times its form's scale
+  panel: forms.Form
 
 
 class Scene(NamedTuple):
   """A photograph, and what is seen at each of its pixels."""
 
   image: UInt8[Array, "*b h w 3"]
-  shape: Int[Array, "*b h w"]  # index in forms.SHAPES of the uppermost object
-  texture: Int[Array, "*b h w"]  # index in surfaces.TEXTURES, there or of the ground
-  colour: Float[Array, "*b h w 3"]  # of the surface in 0..1, without light and shadow
+  item: Int[Array, "*b h w"]  # the uppermost
+  kind: Int[Array, "*b i"]  # of each item; equal numbers are alike, in all images
 
 
 class _Layers(NamedTuple):
-  """The scene as it is painted, object by object."""
+  """The scene as it is painted, item by item."""
 
-  colour: Float[Array, "h w 3"]
+  colour: Float[Array, "h w 3"]  # in 0..1, without light and shadow
   light: Float[Array, "h w"]
-  shape: Int[Array, "h w"]
-  texture: Int[Array, "h w"]
+  item: Int[Array, "h w"]
 
 
-def draw(key: Key[Array, ""], layouts: int, variants: int, size: int) -> Scene:
-  """Photographs: two of each variant of each layout, size x size pixels.
+def draw(key: Key[Array, ""], kits: int, photographs: int, size: int) -> Scene:
+  """Photographs of a scene of each of some kits, size x size pixels.
 
-  Every variant differs from its layout in one object, and so from the other variants in
-  two at most. Both photographs of a variant show the same. They are drawn one after the
-  other, so that each object costs its own kind alone.
+  They are drawn one after the other, so that each object costs its own kind alone.
 
   Returns:
-    A scene whose leading axis is photograph x layout x variant, flattened.
+    A scene whose leading axis is kit x photograph, flattened.
   """
 
   def one(index: Int[Array, ""]) -> Scene:
-    photograph, layout, variant = jnp.unravel_index(index, (2, layouts, variants))
-    base = jax.random.fold_in(key, layout)
-    change, lens = jax.random.split(jax.random.fold_in(base, 1 + variant))
-    seen = changed(random_layout(base), change)
-    return photographed(seen, jax.random.fold_in(lens, photograph), size)
+    kit, photograph = jnp.unravel_index(index, (kits, photographs))
+    first, second, other = jax.random.split(jax.random.fold_in(key, kit), 3)
+    change, lens = jax.random.split(jax.random.fold_in(other, photograph))
+    layout = changed(random_layout(second), change)
+    image, item = photographed(random_kit(first), layout, lens, size)
+    of_objects = layout.form * SURFACES + layout.surface
+    kind = jnp.concatenate([of_objects, jnp.array([KINDS - 2, KINDS - 1])])
+    return Scene(image, item, KINDS * kit + kind)
 
-  return jax.lax.map(one, jnp.arange(2 * layouts * variants))
+  return jax.lax.map(one, jnp.arange(kits * photographs))
+
+
+def random_kit(key: Key[Array, ""]) -> Kit:
+  """Any kit, the same for the same key; six forms in ten have a part."""
+  keys = jax.random.split(key, 9)
+
+  def some(draw, key, count):
+    return jax.vmap(draw)(jax.random.split(key, count))
+
+  part = some(forms.random_form, keys[1], FORMS)
+  scale = jax.random.uniform(keys[2], (FORMS,), minval=0.25, maxval=0.7)
+  there = jax.random.bernoulli(keys[3], 0.6, (FORMS,))
+  place = 0.7 * jax.random.normal(keys[4], (FORMS, 2))
+  ground, panel = jax.random.split(keys[7])
+  return Kit(
+    jax.random.normal(keys[0], (surfaces.NOISE, surfaces.NOISE)),
+    some(forms.random_form, keys[8], FORMS),
+    part._replace(scale=jnp.where(there, scale, GONE), centre=place),
+    some(surfaces.random_surface, keys[5], SURFACES),
+    some(surfaces.random_surface, keys[6], FORMS),
+    surfaces.random_surface(ground),
+    surfaces.random_surface(panel),
+  )
 
 
 def random_layout(key: Key[Array, ""]) -> Layout:
-  """Any layout, the same for the same key."""
-  tile, ground, number, form, surface = jax.random.split(key, 5)
+  """Any objects anywhere; in every second scene a panel, which lies nearly straight."""
+  keys = jax.random.split(key, 10)
+  there = jax.random.bernoulli(keys[7])
+  scale = jax.random.uniform(keys[9], minval=0.35, maxval=0.5)
   return Layout(
-    jax.random.normal(tile, (surfaces.NOISE, surfaces.NOISE)),
-    surfaces.random_surface(ground),
-    jax.random.randint(number, (), FEWEST, OBJECTS + 1),
-    jax.vmap(forms.random_form)(jax.random.split(form, OBJECTS)),
-    jax.vmap(surfaces.random_surface)(jax.random.split(surface, OBJECTS)),
+    jax.random.randint(keys[0], (), FEWEST, OBJECTS + 1),
+    jax.random.randint(keys[1], (OBJECTS,), 0, FORMS),
+    jax.random.randint(keys[2], (OBJECTS,), 0, SURFACES),
+    jax.random.uniform(keys[3], (OBJECTS, 2), minval=0.05, maxval=0.95),
+    jax.random.uniform(keys[4], (OBJECTS,), maxval=2 * jnp.pi),
+    1 + 0.06 * jax.random.normal(keys[5], (OBJECTS,)),
+    forms.random_form(keys[6])._replace(
+      kind=jnp.int32(forms.SHAPES.index("square")),
+      centre=0.5 + 0.05 * jax.random.normal(keys[8], (2,)),
+      scale=jnp.where(there, scale, GONE),
+      turn=jnp.zeros(()),
+      hollow=jnp.bool_(False),
+    ),
   )
 
 
 def changed(layout: Layout, key: Key[Array, ""]) -> Layout:
-  """The layout with one object gone, of another form or surface, or elsewhere."""
-  keys = jax.random.split(key, 4)
-  one = jnp.arange(OBJECTS) == jax.random.randint(keys[0], (), 0, layout.count)
-  change = jax.random.randint(keys[1], (), 0, len(CHANGES))
-  other, surface = forms.random_form(keys[2]), surfaces.random_surface(keys[3])
+  """The layout with one object gone or of another form or surface, most others turned.
 
-  def put(kind: str, old: Array, new: Array) -> Array:
-    hit = one & (change == CHANGES.index(kind))
-    return jnp.where(hit.reshape(-1, *[1] * (old.ndim - 1)), new[None], old)
+  Seven in ten are turned anyhow and moved a little; in place of the one that is gone
+  there is the last.
+  """
+  keys = jax.random.split(key, 7)
+  last = layout.count - 1
+  one = jax.random.randint(keys[0], (), 0, layout.count)
+  change = jax.random.randint(keys[1], (), 0, 3)
+  hit = jnp.arange(OBJECTS) == one
 
-  form = layout.forms
-  form = form._replace(
-    scale=put("gone", form.scale, jnp.float32(VANISHED)),
-    **{name: put("form", getattr(form, name), getattr(other, name)) for name in SHAPED},
-    **{name: put("place", getattr(form, name), getattr(other, name)) for name in LYING},
+  def put(old, another, choices):
+    replaced = jnp.where(hit & (change == 0), old[last], old)
+    return jnp.where(hit & (change == another), (replaced + choices) % FORMS, replaced)
+
+  free = jax.random.bernoulli(keys[4], 0.7, (OBJECTS,))
+  turn = jax.random.uniform(keys[5], (OBJECTS,), maxval=2 * jnp.pi)
+  move = 0.01 * jax.random.normal(keys[6], (OBJECTS, 2))
+  return layout._replace(
+    count=layout.count - (change == 0),
+    form=put(layout.form, 1, jax.random.randint(keys[2], (), 1, FORMS)),
+    surface=put(layout.surface, 2, jax.random.randint(keys[3], (), 1, SURFACES)),
+    turn=jnp.where(free, turn, layout.turn),
+    centre=layout.centre + jnp.where(free[:, None], move, 0),
   )
-  cover = jax.tree.map(lambda *pair: put("surface", *pair), layout.surfaces, surface)
-  return layout._replace(forms=form, surfaces=cover)
 
 
-def photographed(layout: Layout, key: Key[Array, ""], size: int) -> Scene:
-  """The layout, before a camera that is held nearly straight."""
+def photographed(
+  kit: Kit, layout: Layout, key: Key[Array, ""], size: int
+) -> tuple[UInt8[Array, "h w 3"], Int[Array, "h w"]]:
+  """The image and its items, before a camera that is held nearly straight."""
   pose, light = jax.random.split(key)
   y, x = jnp.mgrid[:size, :size] / size
-  layers = painted(layout, *_posed(pose, x, y))
-  image = _exposed(light, layers.colour * layers.light[..., None], x, y)
-  return Scene(image, layers.shape, layers.texture, layers.colour)
+  layers = painted(kit, layout, *_posed(pose, x, y))
+  return _exposed(light, layers.colour * layers.light[..., None], x, y), layers.item
 
 
-def painted(layout: Layout, x: Float[Array, "h w"], y: Float[Array, "h w"]) -> _Layers:
-  """The layout's colours, light and labels at points of it, in sides of the image."""
+def painted(
+  kit: Kit, layout: Layout, x: Float[Array, "h w"], y: Float[Array, "h w"]
+) -> _Layers:
+  """The scene's colours, light and items at points of it, in sides of the image."""
   layers = _Layers(
-    surfaces.paint(layout.ground, x, y, layout.noise),
+    surfaces.paint(kit.ground, x, y, kit.noise),
     jnp.ones(x.shape),
-    jnp.zeros(x.shape, jnp.int32),
-    jnp.full(x.shape, layout.ground.kind),
+    jnp.full(x.shape, OBJECTS),
   )
 
-  def add(index: Int[Array, ""], layers: _Layers) -> _Layers:
-    pair = (layout.forms, layout.surfaces)
-    form, surface = jax.tree.map(lambda each: each[index], pair)
-    return _with_object(layers, form, surface, x, y, layout.noise)
+  def over(layers, form, surface, item):
+    return _with_object(layers, form, surface, item, x, y, kit.noise)
 
+  def add(item: Int[Array, ""], layers: _Layers) -> _Layers:
+    of_form, of_surface = layout.form[item], layout.surface[item]
+    form, part, cover = _at(of_form, (kit.forms, kit.parts, kit.covers))
+    form = form._replace(
+      centre=layout.centre[item],
+      turn=layout.turn[item],
+      scale=form.scale * layout.grow[item],
+    )
+    layers = over(layers, form, _at(of_surface, kit.surfaces), item)
+    return jax.lax.cond(
+      part.scale > GONE,
+      lambda layers: over(layers, fixed(part, form), cover, item),
+      lambda layers: layers,
+      layers,
+    )
+
+  layers = over(layers, layout.panel, kit.panel, jnp.int32(OBJECTS + 1))
   return jax.lax.fori_loop(0, layout.count, add, layers)
 
 
-def _with_object(layers, form, surface, x, y, noise) -> _Layers:
+def fixed(part: forms.Form, form: forms.Form) -> forms.Form:
+  """The part where the object's form has it; it throws no shadow."""
+  cos, sin = jnp.cos(form.turn), jnp.sin(form.turn)
+  right, down = part.centre
+  offset = form.scale * jnp.stack([cos * right - sin * down, sin * right + cos * down])
+  return part._replace(
+    centre=form.centre + offset,
+    turn=form.turn + part.turn,
+    scale=form.scale * part.scale,
+    shadow=jnp.zeros(()),
+  )
+
+
+def _at(index: Int[Array, ""], tree):
+  return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def _with_object(layers, form, surface, item, x, y, noise) -> _Layers:
   gap = forms.distance(form, x, y)
   inside = jnp.clip(0.5 - gap * len(x), 0, 1)  # a pixel wide edge
   colour = layers.colour + inside[..., None] * (
@@ -138,17 +227,12 @@ def _with_object(layers, form, surface, x, y, noise) -> _Layers:
   # Its shadow falls on what lies under it, none on itself.
   dim = 1 - form.shadow * jnp.exp(-jnp.maximum(gap, 0) / (0.15 * form.scale))
   light = layers.light * dim
-  own = inside > 0.5
-  return _Layers(
-    colour,
-    light + inside * (1 - light),
-    jnp.where(own, form.kind, layers.shape),
-    jnp.where(own, surface.kind, layers.texture),
-  )
+  light += inside * (1 - light)
+  return _Layers(colour, light, jnp.where(inside > 0.5, item, layers.item))
 
 
 def _posed(key, x, y):
-  """The layout's points that the pixels show: up to 3 degrees, 4 %, 2 % of the side."""
+  """The scene's points that the pixels show: up to 3 degrees, 4 %, 2 % of the side."""
   turn, scale, right, down = jax.random.uniform(key, (4,), minval=-1)
   turn, scale = 0.05 * turn, 1 + 0.04 * scale
   cos, sin = scale * jnp.cos(turn), scale * jnp.sin(turn)
@@ -164,13 +248,13 @@ def _exposed(key, canvas, x, y) -> UInt8[Array, "h w 3"]:
   keys = jax.random.split(key, 6)
   slope = jax.random.uniform(keys[0], (2,), minval=-0.3, maxval=0.3)
   light = 1 + slope[0] * (x - 0.5) + slope[1] * (y - 0.5)
-  tint = 1 + 0.04 * jax.random.normal(keys[1], (1, 1, 3))
+  tint = 1 + 0.06 * jax.random.normal(keys[1], (1, 1, 3))
   canvas = canvas * light[..., None] * tint
   canvas *= jax.random.uniform(keys[2], minval=0.75, maxval=1.2)
-  blur = jax.random.uniform(keys[3], maxval=0.6)
+  blur = jax.random.uniform(keys[3], maxval=0.9)
   for axis in (0, 1):
     beside = jnp.roll(canvas, 1, axis) + jnp.roll(canvas, -1, axis)
     canvas = (1 - blur) * canvas + 0.5 * blur * beside
-  spread = jax.random.uniform(keys[4], maxval=0.04)
+  spread = jax.random.uniform(keys[4], maxval=0.03)
   canvas += spread * jax.random.normal(keys[5], canvas.shape)
   return jnp.round(255 * jnp.clip(canvas, 0, 1)).astype(jnp.uint8)

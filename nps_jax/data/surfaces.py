@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 TEXTURES = ("flat", "stripes", "checks", "dots", "grain", "clouds")
+FLAT = 0.35  # share of surfaces that are flat for certain
 NOISE = 64  # cells along a side of the random tile that grain and clouds show
 
 
@@ -22,12 +23,13 @@ class Surface(NamedTuple):
 
 def random_surface(key: Key[Array, ""]) -> Surface:
   """Any texture of two colours, bright or grey, that are not far from each other."""
-  keys = jax.random.split(key, 6)
+  keys = jax.random.split(key, 7)
+  plain = jax.random.bernoulli(keys[6], FLAT)
   first, second = jax.random.uniform(keys[0], (2, 3))
   colours = jnp.stack([first, jnp.clip(first + 0.7 * (second - 0.5), 0, 1)])
   grey = colours.mean(axis=1, keepdims=True)
   return Surface(
-    jax.random.randint(keys[1], (), 0, len(TEXTURES)),
+    jnp.where(plain, 0, jax.random.randint(keys[1], (), 0, len(TEXTURES))),
     grey + jax.random.uniform(keys[5]) * (colours - grey),
     jax.random.uniform(keys[2], maxval=jnp.pi),
     6 * 5 ** jax.random.uniform(keys[3]),

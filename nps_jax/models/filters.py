@@ -1,0 +1,115 @@
+"""Where training the encoder starts: filters of known use, channels passed on (ours).
+
+The stem sees edges, bars and blobs of light and of opponent colours, as trained
+networks and the first areas of the visual cortex do. Every layer passes all channels of
+the one below on, blurred before it takes each second point, and adds as many new ones.
+So the levels know much before anything is learned, and learning need not find it again.
+"""
+
+from collections.abc import Iterator
+
+from flax import traverse_util
+from jaxtyping import Float
+import numpy as np
+
+from nps_jax.models import encoder
+
+Tree = dict
+KINDS = ("resnet18", "resnet34")  # encoders whose blocks are of two convolutions
+SIDE = 7  # pixels of a stem filter
+LIGHT = (1.0, 1.0, 1.0)
+OPPONENTS = ((1.0, -1.0, 0.0), (-1.0, -1.0, 2.0))  # red-green, blue-yellow
+PRIMARIES = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+WEAK = 0.2  # the share at which a block's second convolution joins in
+BLUR = np.outer((1, 2, 1), (1, 2, 1)) / 16
+
+_Y, _X = np.mgrid[:SIDE, :SIDE] - (SIDE // 2)
+
+
+def initial(kind: str, deepest: int, seed: int) -> Tree:
+  """The encoder's parameters before its training, biases 0.
+
+  Args:
+    kind: one of KINDS.
+  """
+  rng = np.random.default_rng(seed)
+  flat = {("stem", "kernel"): stem()}
+  width = flat["stem", "kernel"].shape[-1]
+  for level, blocks in encoder.plans(kind, deepest).items():
+    for index, ((wide, side, _), (_, _, _)) in enumerate(blocks):
+      name = f"layer{level - 1}_{index}"
+      first, second = _random(rng, side, width, wide), _random(rng, side, wide, wide)
+      second *= WEAK
+      if width != wide:
+        flat[name, "shortcut", "kernel"] = shortcut = _random(rng, 1, width, wide)
+        _carry(first, second, shortcut)
+      flat[name, "conv1", "kernel"] = first
+      flat[name, "conv2", "kernel"] = second
+      width = wide
+  biases = {(*path[:-1], "bias"): np.zeros(k.shape[-1]) for path, k in flat.items()}
+  whole = {path: np.float32(leaf) for path, leaf in (flat | biases).items()}
+  return traverse_util.unflatten_dict(whole)
+
+
+def stem() -> Float[np.ndarray, "7 7 3 64"]:
+  """The stem's filters, each of length root 2."""
+  found = [
+    shape[..., None] * np.asarray(colour) / np.linalg.norm(colour)
+    for shape, colour in _bank()
+  ]
+  bank = np.stack(found, axis=-1)
+  return bank * np.sqrt(2 / np.square(bank).sum(axis=(0, 1, 2)))
+
+
+def _bank() -> Iterator[tuple[np.ndarray, tuple[float, float, float]]]:
+  """Each filter's shape and colour."""
+  eighths, quarters = np.arange(8) * np.pi / 4, np.arange(4) * np.pi / 4
+  for angle in eighths:
+    yield _wave(angle, 8.0, 2.2, odd=True), LIGHT
+    yield _wave(angle + np.pi / 8, 4.5, 1.3, odd=True), LIGHT
+  for angle in quarters:
+    bar = _wave(angle, 5.0, 1.6, odd=False)
+    yield bar, LIGHT
+    yield -bar, LIGHT
+    yield _wave(angle, 3.0, 1.2, odd=False), LIGHT
+  for colour in OPPONENTS:
+    for angle in 2 * quarters:
+      yield _wave(angle, 8.0, 2.2, odd=True), colour
+      yield _wave(angle + np.pi / 4, 5.0, 1.5, odd=True), colour
+  for sign in (1, -1):
+    for colour in OPPONENTS:
+      yield sign * _blob(1.5), colour
+      yield sign * _blob(3.0), colour
+    yield sign * _blob(2.0), LIGHT
+    yield sign * _blob(3.0), LIGHT
+    for colour in (LIGHT, *PRIMARIES):
+      yield sign * (_blob(1.0) - _blob(2.0) / 4), colour
+
+
+def _wave(angle: float, length: float, spread: float, *, odd: bool) -> np.ndarray:
+  """A Gabor filter without a mean: an edge if it is odd, else a bar."""
+  across = np.cos(angle) * _X + np.sin(angle) * _Y
+  along = np.cos(angle) * _Y - np.sin(angle) * _X
+  phase = 2 * np.pi * across / length
+  wave = np.sin(phase) if odd else np.cos(phase)
+  wave *= np.exp(-(across**2 + (0.7 * along) ** 2) / (2 * spread**2))
+  return wave - wave.mean()
+
+
+def _blob(spread: float) -> np.ndarray:
+  return np.exp(-(_X**2 + _Y**2) / (2 * spread**2))
+
+
+def _random(rng: np.random.Generator, side: int, width: int, wide: int) -> np.ndarray:
+  """He's, for what follows a ReLU."""
+  return rng.normal(0, np.sqrt(2 / (side**2 * width)), (side, side, width, wide))
+
+
+def _carry(first: np.ndarray, second: np.ndarray, shortcut: np.ndarray) -> None:
+  """Lets the first channels of what a block gives be the blurred ones that it takes."""
+  width = shortcut.shape[2]
+  for kernel in (first, second, shortcut):
+    kernel[..., :width] = 0
+  same = np.arange(width)
+  first[:, :, same, same] = BLUR[..., None]
+  second[1, 1, same, same] = 1
