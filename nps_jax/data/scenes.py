@@ -19,6 +19,7 @@ from nps_jax.data import surfaces
 FEWEST, OBJECTS = 3, 9  # in a scene
 FORMS, SURFACES = 3, 3  # of a kit
 ITEMS = OBJECTS + 2  # of a scene: its objects, then the ground, then the panel
+CHANGES = ("gone", "form", "surface")  # what becomes of the changed object
 GONE = 1e-3  # the scale of what is not there
 KINDS = FORMS * SURFACES + 2  # of a kit: each form in each surface, ground, panel
 
@@ -139,20 +140,21 @@ def changed(layout: Layout, key: Key[Array, ""]) -> Layout:
   keys = jax.random.split(key, 7)
   last = layout.count - 1
   one = jax.random.randint(keys[0], (), 0, layout.count)
-  change = jax.random.randint(keys[1], (), 0, 3)
+  change = jax.random.randint(keys[1], (), 0, len(CHANGES))
   hit = jnp.arange(OBJECTS) == one
 
-  def put(old, another, choices):
-    replaced = jnp.where(hit & (change == 0), old[last], old)
-    return jnp.where(hit & (change == another), (replaced + choices) % FORMS, replaced)
+  def put(name, old, kinds, key):
+    other = (old + jax.random.randint(key, (), 1, kinds)) % kinds
+    new = jnp.where(hit & (change == CHANGES.index(name)), other, old)
+    return jnp.where(hit & (change == CHANGES.index("gone")), old[last], new)
 
   free = jax.random.bernoulli(keys[4], 0.7, (OBJECTS,))
   turn = jax.random.uniform(keys[5], (OBJECTS,), maxval=2 * jnp.pi)
   move = 0.01 * jax.random.normal(keys[6], (OBJECTS, 2))
   return layout._replace(
-    count=layout.count - (change == 0),
-    form=put(layout.form, 1, jax.random.randint(keys[2], (), 1, FORMS)),
-    surface=put(layout.surface, 2, jax.random.randint(keys[3], (), 1, SURFACES)),
+    count=layout.count - (change == CHANGES.index("gone")),
+    form=put("form", layout.form, FORMS, keys[2]),
+    surface=put("surface", layout.surface, SURFACES, keys[3]),
     turn=jnp.where(free, turn, layout.turn),
     centre=layout.centre + jnp.where(free[:, None], move, 0),
   )
