@@ -148,7 +148,7 @@ def create_state(
 ) -> State:
   """The state before the first step, from the config's seed."""
   start = filters.initial(config.name, config.deepest, config.seed)
-  _, moments = _seen(config)(start, jnp.int32(config.steps))
+  moments = _moments(config)(start, jnp.int32(config.steps))
   levels = range(JUDGED, config.deepest + 1)
   widths = encoder.level_widths(config.name)
   rows = {level: jnp.zeros((1, widths[level])) for level in levels}
@@ -163,22 +163,21 @@ def _drawn(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> scenes.Sc
   return scenes.draw(key, config.kits, config.photographs, config.image_size)
 
 
-def _seen(config: ml_collections.ConfigDict):
-  """The jitted function params, step -> (levels, moments) of that step's scenes."""
+def _moments(config: ml_collections.ConfigDict):
+  """The jitted function params, step -> normalised.Moments of that step's scenes."""
 
   @jax.jit
-  def see(params, step):
+  def moments(params, step):
     images = encoder.normalise(_drawn(config, step).image)
-    return normalised.apply(_model(config), params, images)
+    return normalised.apply(_model(config), params, images)[1]
 
-  return see
+  return moments
 
 
 def finished(config: ml_collections.ConfigDict, params: dict) -> dict:
   """The encoder's own parameters, by the mean moments of scenes that come next."""
-  see, found = _seen(config), []
-  for index in range(SETTLING):
-    found.append(see(params, jnp.int32(config.steps + index))[1])
+  of, steps = _moments(config), range(config.steps, config.steps + SETTLING)
+  found = [of(params, jnp.int32(step)) for step in steps]
   mean = jax.tree.map(lambda *each: jnp.mean(jnp.stack(each), axis=0), *found)
   return normalised.fold(params, mean)
 
