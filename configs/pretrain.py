@@ -12,10 +12,10 @@ def get_config():
   config.name = "resnet18"  # or resnet34
   config.deepest = 4  # level up to which it is trained; from 2 on objects are compared
   config.image_size = 64  # pixels, height and width; a multiple of 32
-  config.steps = 1500
+  config.steps = 2000
   config.kits = 4  # of forms and surfaces, drawn anew for each step
-  config.photographs = 8  # of a scene of each kit, another object changed in each
-  config.learning_rate = 1e-3  # at its highest, after a rise over warmup steps
+  config.photographs = 8  # of a scene of each kit; one in four shows something new
+  config.learning_rate = 2e-3  # at its highest, after a rise over warmup steps
   config.warmup = 50  # steps
   config.weight_decay = 1e-4
   config.log_every = 50  # steps between lines of metrics.jsonl

@@ -36,11 +36,13 @@ from nps_jax.models import contrast
 from nps_jax.models import encoder
 from nps_jax.models import filters
 from nps_jax.models import normalised
+from nps_jax.models import novelty
 from nps_jax.models import weights
 
 FILE, SETTINGS = "encoder.safetensors", "pretrain.json"
 FREE = ("log_every", "checkpoint_every")  # settings that may differ when it goes on
 JUDGED = 2  # first level whose objects are compared
+DEEPEST = 0.4  # times the deepest level: patches hear it less than the finer ones
 SETTLING = 20  # batches over which a finished encoder's moments are averaged
 
 
@@ -83,12 +85,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
   values = variants.leaves(config)
   at_least_one = ("steps", "kits", "log_every", "checkpoint_every")
   rules = {name: (config[name] >= 1, "1 or more") for name in at_least_one} | {
-    "photographs": (config.photographs >= 2, "2 or more"),
+    "photographs": (config.photographs >= scenes.CHANGED, f"{scenes.CHANGED} or more"),
     "name": (
       config.name in filters.KINDS,
       f"one of {filters.KINDS}",
     ),
-    "deepest": (JUDGED <= config.deepest <= encoder.DEEPEST, "2 to 5"),
+    "deepest": (JUDGED < config.deepest <= encoder.DEEPEST, "3 to 5"),
     "image_size": (
       config.image_size > 0 and config.image_size % encoder.MULTIPLE == 0,
       f"a positive multiple of {encoder.MULTIPLE}",
@@ -153,7 +155,8 @@ def create_state(
   widths = encoder.level_widths(config.name)
   rows = {level: jnp.zeros((1, widths[level])) for level in levels}
   maps = contrast.Maps().init(jax.random.key(config.seed), rows)["params"]
-  params = {"encoder": normalised.unchanged(start, moments), "maps": maps}
+  gains = filters.gains(config.name, config.deepest)
+  params = {"encoder": normalised.begun(start, moments, gains), "maps": maps}
   return State(jnp.int32(0), params, optimizer.init(params))
 
 
@@ -179,7 +182,8 @@ def finished(config: ml_collections.ConfigDict, params: dict) -> dict:
   of, steps = _moments(config), range(config.steps, config.steps + SETTLING)
   found = [of(params, jnp.int32(step)) for step in steps]
   mean = jax.tree.map(lambda *each: jnp.mean(jnp.stack(each), axis=0), *found)
-  return normalised.fold(params, mean)
+  folded = normalised.fold(params, mean)
+  return normalised.scaled(folded, config.deepest, DEEPEST)
 
 
 def make_step(
@@ -188,7 +192,7 @@ def make_step(
   """The pure function state -> (state, loss terms); it draws its own scenes."""
 
   def update(state: State):
-    truth = _drawn(config, state.step)
+    truth, shown = _drawn(config, state.step), state.params["encoder"]
 
     def objective(params):
       images = encoder.normalise(truth.image)
@@ -201,10 +205,16 @@ def make_step(
         f"contrast/f{level}": contrast.loss(each, kind, visible)
         for level, each in rows.items()
       }
+      changed = config.photographs // scenes.CHANGED
+      for level, each in judged.items():
+        lost = novelty.loss(each, truth.new, config.kits, changed)
+        terms[f"novelty/f{level}"] = lost
       return sum(terms.values()), terms
 
     (loss, terms), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    grads = grads | {"encoder": normalised.trained(shown, grads["encoder"])}
     change, opt = optimizer.update(grads, state.opt, state.params)
+    change = change | {"encoder": normalised.trained(shown, change["encoder"])}
     params = optax.apply_updates(state.params, change)
     return State(state.step + 1, params, opt), {"loss": loss, **terms}
 

@@ -55,7 +55,6 @@ def test_a_level_passes_the_channels_below_on_blurred():
   rng = np.random.default_rng(0)
   model = encoder.Encoder("resnet18", 3)
   params = filters.initial("resnet18", 3, 0)
-  params["layer2_1"]["conv2"]["kernel"][:] = 0  # what the second block adds
   images = jnp.asarray(rng.normal(size=(2, 32, 32, 3)), jnp.float32)
   levels = model.apply({"params": params}, images)
   below = np.pad(np.float64(levels[2]), ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -66,3 +65,15 @@ def test_a_level_passes_the_channels_below_on_blurred():
       want += weight * below[:, row : row + 8 : 2, column : column + 8 : 2]
   np.testing.assert_allclose(levels[3][..., :64], want, rtol=1e-4, atol=1e-5)
   assert np.std(levels[3][..., 64:]) > 0.1
+
+
+@pytest.mark.parametrize("kind", filters.KINDS)
+def test_gains_are_of_what_is_new(kind):
+  params, found = filters.initial(kind, 4, 0), filters.gains(kind, 4)
+  layers = {name: set(block) for name, block in params.items() if name != "stem"}
+  assert set(found) == {(name, part) for name in layers for part in layers[name]}
+  for (name, part), each in found.items():
+    handed = {"layer1": 0, "layer2": 64, "layer3": 128}[name[:6]]
+    handed *= part != "conv1" or name.endswith("_0")
+    assert (each[:handed] == 0).all()
+    assert (each[handed:] == np.float32(1 if part == "conv1" else 0.7)).all()

@@ -12,6 +12,10 @@ from nps_jax.data import surfaces
 SIDE = 64
 Y, X = (jnp.asarray(each, jnp.float32) for each in np.mgrid[:SIDE, :SIDE] / SIDE)
 WHITE, BLUE, RED = (1.0, 1.0, 1.0), (0.2, 0.4, 0.6), (0.9, 0.1, 0.2)
+BLACK = (0.0, 0.0, 0.0)
+
+
+CHANGED = ("form", "surface", "grow")
 
 
 def form(kind, scale=0.25, centre=(0.5, 0.5), turn=0.3, shadow=0.4):
@@ -36,7 +40,7 @@ def many(tree, count):
 
 
 def kit(part=scenes.GONE):
-  """White crosses, with a red disc on each if a part's scale is given."""
+  """White crosses, with a red disc on each if a part's scale is given; a black mark."""
   return scenes.Kit(
     jnp.zeros((surfaces.NOISE, surfaces.NOISE)),
     many(form("cross"), scenes.FORMS),
@@ -45,10 +49,12 @@ def kit(part=scenes.GONE):
     many(flat(RED), scenes.FORMS),
     flat(BLUE),
     flat(BLUE),
+    form("disc", 0.1, shadow=0.0),
+    flat(BLACK),
   )
 
 
-def layout(count=1, panel=scenes.GONE):
+def layout(count=1, panel=scenes.GONE, mark=scenes.GONE):
   """Objects all at one place."""
   rows = (scenes.OBJECTS,)
   return scenes.Layout(
@@ -58,6 +64,7 @@ def layout(count=1, panel=scenes.GONE):
     jnp.full(rows, 0.3),
     jnp.ones(rows),
     form("square", panel, turn=0.0),
+    form("disc", mark, (0.4, 0.5), shadow=0.0),
   )
 
 
@@ -99,6 +106,14 @@ def test_the_panel_lies_under_the_objects():
   assert (item[~panel & (gap > 3 / SIDE)] == scenes.OBJECTS).mean() > 0.9
 
 
+def test_a_mark_lies_over_everything():
+  found = scenes.painted(kit(0.4), layout(panel=0.4, mark=0.2), X, Y)
+  disc = np.hypot(X - 0.4, Y - 0.5) < 0.9 * 0.2 - 0.5 / SIDE
+  assert (np.asarray(found.item)[disc] == scenes.OBJECTS + 2).all()
+  np.testing.assert_allclose(np.asarray(found.colour)[disc], 0, atol=1e-6)
+  assert len(np.unique(found.item)) == 4
+
+
 def test_what_is_not_there_leaves_no_trace():
   found = scenes.painted(kit(), layout(0), X, Y)
   at = np.asarray(np.hypot(X - 0.5, Y - 0.5) > 1 / SIDE)
@@ -117,41 +132,68 @@ def test_kits_and_layouts_are_many():
   found = jax.vmap(scenes.random_layout)(jax.random.split(jax.random.key(1), 200))
   assert np.unique(found.count).tolist() == list(range(scenes.FEWEST, 10))
   assert 0.4 < np.mean(found.panel.scale > scenes.GONE) < 0.6
+  assert (found.mark.scale == np.float32(scenes.GONE)).all()
   for values in (found.form, found.surface):
     assert np.unique(values).tolist() == [0, 1, 2]
     assert np.std(np.mean(values, axis=0)) < 0.1
 
 
-def test_a_change_is_of_one_object_while_others_are_turned():
+def test_some_objects_are_turned_and_moved_a_little():
   base = scenes.random_layout(jax.random.key(3))
-  count, seen = int(base.count), {"gone": 0, "form": 0, "surface": 0}
-  change, turned, places = jax.jit(scenes.changed), [], set()
-  for seed in range(90):
-    found = change(base, jax.random.key(seed))
-    shown = np.arange(scenes.OBJECTS) < count
-    moved = np.abs(found.centre - base.centre).max(axis=1)
-    assert moved.max() < 0.06
+  turned = []
+  for seed in range(40):
+    found = scenes.moved(base, jax.random.key(seed))
+    gap = np.abs(found.centre - base.centre).max(axis=1)
+    assert gap.max() < 0.06
     turned.append(found.turn != base.turn)
-    np.testing.assert_array_equal(turned[-1], moved > 0)
-    form, surface = found.form != base.form, found.surface != base.surface
+    np.testing.assert_array_equal(turned[-1], gap > 0)
+    same = found._replace(turn=base.turn, centre=base.centre)
+    jax.tree.map(np.testing.assert_array_equal, same, base)
+  assert 0.4 < np.mean(turned) < 0.6
+
+
+def test_a_change_is_of_one_object_or_a_mark():
+  base = scenes.random_layout(jax.random.key(3))
+  count, names = int(base.count), ("gone", *CHANGED, "mark")
+  mark, change = form("disc", 0.1), jax.jit(scenes.changed)
+  seen, places, marks, sizes = dict.fromkeys(names, 0), set(), [], set()
+  for seed in range(160):
+    found = change(base, jax.random.key(seed), mark)
     if found.count < count:
       seen["gone"] += 1
-      assert found.count == count - 1
-      pairs, left = (
-        np.stack([each.form, each.surface], axis=1)[: each.count].tolist()
+      rows, left = (
+        np.stack([each.form, each.surface, each.turn, each.grow], axis=1)[: count - 1]
         for each in (base, found)
       )
-      assert all(each in pairs for each in left)
-      assert sum(a != b for a, b in zip(left, pairs[:-1], strict=True)) <= 1
-      continue
-    seen["form" if form.any() else "surface"] += 1
-    assert form.sum() + surface.sum() == 1
-    assert shown[form | surface].all()
-    places.add(int(np.flatnonzero(form | surface)[0]))
-    assert {*found.form.tolist(), *found.surface.tolist()} <= {0, 1, 2}
-  assert min(seen.values()) > 15
+      other = (left != rows).any(axis=1)
+      assert other.sum() <= 1
+      for name in scenes.PLACED:  # the last one is in its place
+        last = np.asarray(getattr(base, name))[count - 1]
+        assert (np.asarray(getattr(found, name))[: count - 1][other] == last).all()
+    elif found.mark.scale > scenes.GONE:
+      seen["mark"] += 1
+      marks.append(found.mark.centre)
+      same = found._replace(mark=base.mark)
+      jax.tree.map(np.testing.assert_array_equal, same, base)
+      assert found.mark.scale == mark.scale
+    else:
+      differs = {n: np.asarray(getattr(found, n) != getattr(base, n)) for n in CHANGED}
+      (name,) = (each for each in CHANGED if differs[each].any())
+      (place,) = np.flatnonzero(differs[name])
+      seen[name] += 1
+      places.add(int(place))
+      same = found._replace(**{name: getattr(base, name)}, mark=base.mark)
+      jax.tree.map(np.testing.assert_array_equal, same, base)
+      sizes.add(round(float(found.grow[place] / base.grow[place]), 3))
+      assert {*found.form.tolist(), *found.surface.tolist()} <= {0, 1, 2}
+  assert sum(seen.values()) == 160
+  assert min(seen.values()) > 8
+  assert 60 < seen["mark"] < 100  # half of them
   assert places == set(range(count))
-  assert 0.6 < np.mean(turned) < 0.8
+  assert sizes == {1.0, 1.4, 0.714}
+  assert np.min(marks) >= 0.1
+  assert np.max(marks) <= 0.9
+  assert np.ptp(marks, axis=0).min() > 0.6
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +210,30 @@ def test_scenes_come_again_by_their_keys_and_show_everything(batch):
   assert found.image.shape == (48, SIDE, SIDE, 3)
   assert set(np.unique(found.item)) == set(range(scenes.ITEMS))
   assert len(np.unique(np.reshape(found.image, (48, -1)), axis=0)) == 48
+
+
+def test_what_is_new_is_in_the_first_photographs_alone(batch):
+  new = np.asarray(batch[0].new).reshape(6, 8, -1)
+  shares = new.mean(axis=2)
+  assert set(np.unique(new)) == {0, 1}
+  assert (shares[:, 2:] == 0).all()
+  assert np.mean(shares[:, :2] > 0) > 0.8
+  assert shares.max() < 0.4
+
+
+def test_new_is_where_the_picture_is_not_as_usual():
+  usual, found = layout(panel=0.4), layout(panel=0.4, mark=0.2)
+  found = scenes.photographed(kit(), usual, found, jax.random.key(0), SIDE)
+  same = scenes.photographed(kit(), usual, usual, jax.random.key(0), SIDE)
+  image, other = (np.float64(each[0]).sum(axis=-1) for each in (found, same))
+  new = np.asarray(found[2]) > 0
+  assert not np.any(same[2])
+  assert 0.08 < new.mean() < 0.13  # a disc of 0.18 sides in radius
+  gap = np.abs(image - other)
+  assert gap[new].mean() > 10 * gap[~new].mean()
+  mark = np.asarray(found[1]) == scenes.OBJECTS + 2
+  assert new[mark].all()
+  assert 0 < (new & ~mark).sum() < 60  # its rim, of which less than half is covered
 
 
 def test_a_kind_is_of_one_kit_and_looks_alike_in_all_its_photographs(batch):

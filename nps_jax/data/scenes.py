@@ -2,9 +2,10 @@
 
 A scene shows objects of a kit, which has a few forms and a few surfaces, so that its
 objects differ in one, in the other, in both or not at all. They lie on a ground and a
-panel, over each other. It is photographed again and again, with another object changed
-and others turned each time, under uneven light, by a camera that is held a little
-differently, through a lens and onto a sensor. Ours.
+panel, over each other. It is photographed again and again, with some objects turned,
+under uneven light, by a camera that is held a little differently, through a lens and
+onto a sensor. In the first photographs something is new: an object is gone or another
+one, or there is a mark. Ours.
 """
 
 from typing import NamedTuple
@@ -18,10 +19,15 @@ from nps_jax.data import surfaces
 
 FEWEST, OBJECTS = 3, 9  # in a scene
 FORMS, SURFACES = 3, 3  # of a kit
-ITEMS = OBJECTS + 2  # of a scene: its objects, then the ground, then the panel
-CHANGES = ("gone", "form", "surface")  # what becomes of the changed object
+ITEMS = OBJECTS + 3  # of a scene: its objects, then ground, panel and mark
+CHANGES = ("gone", "form", "surface", "size", *4 * ("mark",))  # one of them is made
+GROWN = 1.4  # how much larger, or smaller, an object of another size is
+CHANGED = 4  # of so many photographs one shows a change
+NEW = 0.05  # by how much a new pixel differs, of the brightest
+TURNED = 0.5  # share of the objects that each photograph shows turned
 GONE = 1e-3  # the scale of what is not there
-KINDS = FORMS * SURFACES + 2  # of a kit: each form in each surface, ground, panel
+KINDS = FORMS * SURFACES + 3  # of a kit: each form in each surface, ground, panel, mark
+PLACED = ("form", "surface", "centre", "turn", "grow")  # of a layout, for each object
 
 
 class Kit(NamedTuple):
@@ -34,6 +40,8 @@ class Kit(NamedTuple):
   covers: surfaces.Surface  # of the parts
   ground: surfaces.Surface
   panel: surfaces.Surface
+  mark: forms.Form
+  stain: surfaces.Surface  # of the mark
 
 
 class Layout(NamedTuple):
@@ -46,6 +54,7 @@ class Layout(NamedTuple):
   turn: Float[Array, " o"]  # radians
   grow: Float[Array, " o"]  # times its form's scale
   panel: forms.Form
+  mark: forms.Form
 
 
 class Scene(NamedTuple):
@@ -53,6 +62,7 @@ class Scene(NamedTuple):
 
   image: UInt8[Array, "*b h w 3"]
   item: Int[Array, "*b h w"]  # the uppermost
+  new: Int[Array, "*b h w"]  # 1 where it differs by a change, else 0
   kind: Int[Array, "*b i"]  # of each item; equal numbers are alike, in all images
 
 
@@ -70,25 +80,28 @@ def draw(key: Key[Array, ""], kits: int, photographs: int, size: int) -> Scene:
   They are drawn one after the other, so that each object costs its own kind alone.
 
   Returns:
-    A scene whose leading axis is kit x photograph, flattened.
+    A scene whose leading axis is kit x photograph, flattened. Of each kit's photographs
+    the first fourth (CHANGED) shows a change each.
   """
 
   def one(index: Int[Array, ""]) -> Scene:
-    kit, photograph = jnp.unravel_index(index, (kits, photographs))
-    first, second, other = jax.random.split(jax.random.fold_in(key, kit), 3)
-    change, lens = jax.random.split(jax.random.fold_in(other, photograph))
-    layout = changed(random_layout(second), change)
-    image, item = photographed(random_kit(first), layout, lens, size)
+    number, photograph = jnp.unravel_index(index, (kits, photographs))
+    first, second, other = jax.random.split(jax.random.fold_in(key, number), 3)
+    turn, change, lens = jax.random.split(jax.random.fold_in(other, photograph), 3)
+    kit, usual = random_kit(first), moved(random_layout(second), turn)
+    odd, changes = photograph < photographs // CHANGED, changed(usual, change, kit.mark)
+    layout = jax.tree.map(lambda old, new: jnp.where(odd, new, old), usual, changes)
+    image, item, new = photographed(kit, usual, layout, lens, size)
     of_objects = layout.form * SURFACES + layout.surface
-    kind = jnp.concatenate([of_objects, jnp.array([KINDS - 2, KINDS - 1])])
-    return Scene(image, item, KINDS * kit + kind)
+    kind = jnp.concatenate([of_objects, jnp.arange(FORMS * SURFACES, KINDS)])
+    return Scene(image, item, new, KINDS * number + kind)
 
   return jax.lax.map(one, jnp.arange(kits * photographs))
 
 
 def random_kit(key: Key[Array, ""]) -> Kit:
   """Any kit, the same for the same key; six forms in ten have a part."""
-  keys = jax.random.split(key, 9)
+  keys = jax.random.split(key, 12)
 
   def some(draw, key, count):
     return jax.vmap(draw)(jax.random.split(key, count))
@@ -106,13 +119,17 @@ def random_kit(key: Key[Array, ""]) -> Kit:
     some(surfaces.random_surface, keys[6], FORMS),
     surfaces.random_surface(ground),
     surfaces.random_surface(panel),
+    forms.random_form(keys[9])._replace(
+      scale=0.03 * 8 ** jax.random.uniform(keys[10]), shadow=jnp.zeros(())
+    ),
+    surfaces.random_surface(keys[11]),
   )
 
 
 def random_layout(key: Key[Array, ""]) -> Layout:
   """Any objects anywhere; in every second scene a panel, which lies nearly straight."""
   keys = jax.random.split(key, 10)
-  there = jax.random.bernoulli(keys[7])
+  there, form = jax.random.bernoulli(keys[7]), forms.random_form(keys[6])
   scale = jax.random.uniform(keys[9], minval=0.35, maxval=0.5)
   return Layout(
     jax.random.randint(keys[0], (), FEWEST, OBJECTS + 1),
@@ -121,53 +138,77 @@ def random_layout(key: Key[Array, ""]) -> Layout:
     jax.random.uniform(keys[3], (OBJECTS, 2), minval=0.05, maxval=0.95),
     jax.random.uniform(keys[4], (OBJECTS,), maxval=2 * jnp.pi),
     1 + 0.06 * jax.random.normal(keys[5], (OBJECTS,)),
-    forms.random_form(keys[6])._replace(
+    form._replace(
       kind=jnp.int32(forms.SHAPES.index("square")),
       centre=0.5 + 0.05 * jax.random.normal(keys[8], (2,)),
       scale=jnp.where(there, scale, GONE),
       turn=jnp.zeros(()),
       hollow=jnp.bool_(False),
     ),
+    form._replace(scale=jnp.float32(GONE)),
   )
 
 
-def changed(layout: Layout, key: Key[Array, ""]) -> Layout:
-  """The layout with one object gone or of another form or surface, most others turned.
-
-  Seven in ten are turned anyhow and moved a little; in place of the one that is gone
-  there is the last.
-  """
-  keys = jax.random.split(key, 7)
-  last = layout.count - 1
-  one = jax.random.randint(keys[0], (), 0, layout.count)
-  change = jax.random.randint(keys[1], (), 0, len(CHANGES))
-  hit = jnp.arange(OBJECTS) == one
-
-  def put(name, old, kinds, key):
-    other = (old + jax.random.randint(key, (), 1, kinds)) % kinds
-    new = jnp.where(hit & (change == CHANGES.index(name)), other, old)
-    return jnp.where(hit & (change == CHANGES.index("gone")), old[last], new)
-
-  free = jax.random.bernoulli(keys[4], 0.7, (OBJECTS,))
-  turn = jax.random.uniform(keys[5], (OBJECTS,), maxval=2 * jnp.pi)
-  move = 0.01 * jax.random.normal(keys[6], (OBJECTS, 2))
+def moved(layout: Layout, key: Key[Array, ""]) -> Layout:
+  """The layout with some objects turned anyhow, and moved a little."""
+  keys = jax.random.split(key, 3)
+  free = jax.random.bernoulli(keys[0], TURNED, (OBJECTS,))
+  turn = jax.random.uniform(keys[1], (OBJECTS,), maxval=2 * jnp.pi)
+  move = 0.01 * jax.random.normal(keys[2], (OBJECTS, 2))
   return layout._replace(
-    count=layout.count - (change == CHANGES.index("gone")),
-    form=put("form", layout.form, FORMS, keys[2]),
-    surface=put("surface", layout.surface, SURFACES, keys[3]),
     turn=jnp.where(free, turn, layout.turn),
     centre=layout.centre + jnp.where(free[:, None], move, 0),
   )
 
 
+def changed(layout: Layout, key: Key[Array, ""], mark: forms.Form) -> Layout:
+  """The layout with one object gone, of another form, surface or size, or the mark.
+
+  In place of the one that is gone there is the last.
+  """
+  keys = jax.random.split(key, 7)
+  one = jax.random.randint(keys[0], (), 0, layout.count)
+  change = jax.random.randint(keys[1], (), 0, len(CHANGES))
+  gone, marked = change == CHANGES.index("gone"), change >= CHANGES.index("mark")
+  hit, rows = jnp.arange(OBJECTS) == one, jnp.arange(OBJECTS)
+  rows = jnp.where(hit & gone, layout.count - 1, rows)
+  found = layout._replace(
+    **{name: getattr(layout, name)[rows] for name in PLACED},
+    count=layout.count - gone,
+    mark=mark._replace(
+      scale=jnp.where(marked, mark.scale, GONE),
+      centre=jax.random.uniform(keys[4], (2,), minval=0.1, maxval=0.9),
+      turn=jax.random.uniform(keys[5], maxval=2 * jnp.pi),
+    ),
+  )
+
+  def other(name: str, old: Int[Array, " o"], kinds: int, key) -> Int[Array, " o"]:
+    new = (old + jax.random.randint(key, (), 1, kinds)) % kinds
+    return jnp.where(hit & (change == CHANGES.index(name)), new, old)
+
+  size = jnp.where(jax.random.bernoulli(keys[6]), GROWN, 1 / GROWN)
+  resized = hit & (change == CHANGES.index("size"))
+  return found._replace(
+    grow=jnp.where(resized, size * found.grow, found.grow),
+    form=other("form", found.form, FORMS, keys[2]),
+    surface=other("surface", found.surface, SURFACES, keys[3]),
+  )
+
+
 def photographed(
-  kit: Kit, layout: Layout, key: Key[Array, ""], size: int
-) -> tuple[UInt8[Array, "h w 3"], Int[Array, "h w"]]:
-  """The image and its items, before a camera that is held nearly straight."""
+  kit: Kit, usual: Layout, layout: Layout, key: Key[Array, ""], size: int
+) -> tuple[UInt8[Array, "h w 3"], Int[Array, "h w"], Int[Array, "h w"]]:
+  """The layout's image, its items, and where it is not as the usual layout's is.
+
+  The camera is held nearly straight.
+  """
   pose, light = jax.random.split(key)
   y, x = jnp.mgrid[:size, :size] / size
-  layers = painted(kit, layout, *_posed(pose, x, y))
-  return _exposed(light, layers.colour * layers.light[..., None], x, y), layers.item
+  at = _posed(pose, x, y)
+  layers, before = painted(kit, layout, *at), painted(kit, usual, *at)
+  canvas, known = (each.colour * each.light[..., None] for each in (layers, before))
+  new = jnp.abs(canvas - known).max(axis=-1) > NEW
+  return _exposed(light, canvas, x, y), layers.item, new.astype(jnp.int32)
 
 
 def painted(
@@ -181,7 +222,12 @@ def painted(
   )
 
   def over(layers, form, surface, item):
-    return _with_object(layers, form, surface, item, x, y, kit.noise)
+    return jax.lax.cond(
+      form.scale > GONE,
+      lambda layers: _with_object(layers, form, surface, item, x, y, kit.noise),
+      lambda layers: layers,
+      layers,
+    )
 
   def add(item: Int[Array, ""], layers: _Layers) -> _Layers:
     of_form, of_surface = layout.form[item], layout.surface[item]
@@ -192,15 +238,11 @@ def painted(
       scale=form.scale * layout.grow[item],
     )
     layers = over(layers, form, _at(of_surface, kit.surfaces), item)
-    return jax.lax.cond(
-      part.scale > GONE,
-      lambda layers: over(layers, fixed(part, form), cover, item),
-      lambda layers: layers,
-      layers,
-    )
+    return over(layers, fixed(part, form), cover, item)
 
   layers = over(layers, layout.panel, kit.panel, jnp.int32(OBJECTS + 1))
-  return jax.lax.fori_loop(0, layout.count, add, layers)
+  layers = jax.lax.fori_loop(0, layout.count, add, layers)
+  return over(layers, layout.mark, kit.stain, jnp.int32(OBJECTS + 2))
 
 
 def fixed(part: forms.Form, form: forms.Form) -> forms.Form:
@@ -211,7 +253,7 @@ def fixed(part: forms.Form, form: forms.Form) -> forms.Form:
   return part._replace(
     centre=form.centre + offset,
     turn=form.turn + part.turn,
-    scale=form.scale * part.scale,
+    scale=jnp.where(part.scale > GONE, form.scale * part.scale, GONE),
     shadow=jnp.zeros(()),
   )
 

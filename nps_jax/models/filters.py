@@ -1,9 +1,9 @@
 """Where training the encoder starts: filters of known use, channels passed on (ours).
 
 The stem sees edges, bars and blobs of light and of opponent colours, as trained
-networks and the first areas of the visual cortex do. Every layer passes all channels of
+networks and the first areas of the visual cortex do. Every level hands all channels of
 the one below on, blurred before it takes each second point, and adds as many new ones.
-So the levels know much before anything is learned, and learning need not find it again.
+Only the new ones are learned: so no level can lose what the one below knows.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,13 @@ import numpy as np
 from nps_jax.models import encoder
 
 Tree = dict
+Path = tuple[str, ...]
 KINDS = ("resnet18", "resnet34")  # encoders whose blocks are of two convolutions
 SIDE = 7  # pixels of a stem filter
 LIGHT = (1.0, 1.0, 1.0)
 OPPONENTS = ((1.0, -1.0, 0.0), (-1.0, -1.0, 2.0))  # red-green, blue-yellow
 PRIMARIES = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-WEAK = 0.2  # the share at which a block's second convolution joins in
+SHARE = 0.7  # spread of what each of a block's two ways adds to a new channel
 BLUR = np.outer((1, 2, 1), (1, 2, 1)) / 16
 
 _Y, _X = np.mgrid[:SIDE, :SIDE] - (SIDE // 2)
@@ -34,21 +35,39 @@ def initial(kind: str, deepest: int, seed: int) -> Tree:
   """
   rng = np.random.default_rng(seed)
   flat = {("stem", "kernel"): stem()}
-  width = flat["stem", "kernel"].shape[-1]
-  for level, blocks in encoder.plans(kind, deepest).items():
-    for index, ((wide, side, _), (_, _, _)) in enumerate(blocks):
-      name = f"layer{level - 1}_{index}"
-      first, second = _random(rng, side, width, wide), _random(rng, side, wide, wide)
-      second *= WEAK
-      if width != wide:
-        flat[name, "shortcut", "kernel"] = shortcut = _random(rng, 1, width, wide)
-        _carry(first, second, shortcut)
-      flat[name, "conv1", "kernel"] = first
-      flat[name, "conv2", "kernel"] = second
-      width = wide
+  for name, side, width, wide, handed in _blocks(kind, deepest):
+    first, second = _random(rng, side, width, wide), _random(rng, side, wide, wide)
+    second[..., :handed] = 0
+    if width != wide:
+      flat[name, "shortcut", "kernel"] = shortcut = _random(rng, 1, width, wide)
+      _carry(first, second, shortcut)
+    flat[name, "conv1", "kernel"] = first
+    flat[name, "conv2", "kernel"] = second
   biases = {(*path[:-1], "bias"): np.zeros(k.shape[-1]) for path, k in flat.items()}
   whole = {path: np.float32(leaf) for path, leaf in (flat | biases).items()}
   return traverse_util.unflatten_dict(whole)
+
+
+def gains(kind: str, deepest: int) -> dict[Path, Float[np.ndarray, " c"]]:
+  """The spread that each new channel begins with; 0 for one handed on from below."""
+  found = {}
+  for name, _, width, wide, handed in _blocks(kind, deepest):
+    new = np.arange(wide) >= handed
+    found[name, "conv1"] = np.float32(new if width != wide else np.ones(wide))
+    found[name, "conv2"] = np.float32(SHARE * new)
+    if width != wide:
+      found[name, "shortcut"] = found[name, "conv2"]
+  return found
+
+
+def _blocks(kind: str, deepest: int) -> Iterator[tuple[str, int, int, int, int]]:
+  """Each block's name, side, channels in and out, and how many its level is handed."""
+  width = encoder.level_widths(kind)[1]
+  for level, blocks in encoder.plans(kind, deepest).items():
+    handed = width if level > 2 else 0
+    for index, ((wide, side, _), _) in enumerate(blocks):
+      yield f"layer{level - 1}_{index}", side, width, wide, handed
+      width = wide
 
 
 def stem() -> Float[np.ndarray, "7 7 3 64"]:
@@ -108,7 +127,7 @@ def _random(rng: np.random.Generator, side: int, width: int, wide: int) -> np.nd
 def _carry(first: np.ndarray, second: np.ndarray, shortcut: np.ndarray) -> None:
   """Lets the first channels of what a block gives be the blurred ones that it takes."""
   width = shortcut.shape[2]
-  for kernel in (first, second, shortcut):
+  for kernel in (first, shortcut):
     kernel[..., :width] = 0
   same = np.arange(width)
   first[:, :, same, same] = BLUR[..., None]

@@ -8,14 +8,17 @@ from collections.abc import Mapping
 
 from flax import linen as nn
 from flax import traverse_util
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
+import numpy as np
 
 from nps_jax.models import encoder
 
 Tree = dict
 Path = tuple[str, ...]
 Moments = dict[Path, tuple[Float[Array, " c"], Float[Array, " c"]]]  # mean, variance
+Gains = Mapping[Path, Float[np.ndarray, " c"]]
 SMALL = 1e-5  # added to a variance
 
 
@@ -26,7 +29,8 @@ def apply(
 
   Args:
     params: the encoder's, with a "gain" of each channel beside kernel and bias; the
-      bias is added last. A convolution without gain is left as it is.
+      bias is added last. A convolution without gain, and a channel whose gain is 0, is
+      left as it is.
   """
   moments = {}
 
@@ -42,35 +46,78 @@ def apply(
     moments[module.path] = (mean - held["bias"], variance)
     if "gain" not in held:
       return found
-    scale = held["gain"] / jnp.sqrt(variance + SMALL)
-    return found * _wide(scale) + _wide(held["bias"] - mean * scale)
+    scale, offset = _scale(held, (mean - held["bias"], variance))
+    return (found - _wide(held["bias"])) * _wide(scale) + _wide(offset)
 
   with nn.intercept_methods(normalise):
     return model.apply({"params": params}, images), moments
 
 
-def _wide(each: Float[Array, " c"]) -> Float[Array, "1 1 1 c"]:
+def _scale(held: Tree, moments) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+  """What a convolution's channels, without bias, are multiplied by; what is added."""
+  mean, variance = moments
+  as_is = held["gain"] == 0
+  scale = jnp.where(as_is, 1, held["gain"] / jnp.sqrt(variance + SMALL))
+  return scale, held["bias"] - jnp.where(as_is, 0, mean * scale)
+
+
+def _wide(each: Shaped[Array, " c"]) -> Shaped[Array, "1 1 1 c"]:
   return each[None, None, None, :]
 
 
-def unchanged(params: Tree, moments: Moments) -> Tree:
-  """Parameters with gains that compute what the given ones, without any, compute.
+def begun(params: Tree, moments: Moments, gains: Gains) -> Tree:
+  """Parameters with gains, to be trained.
+
+  A convolution that has none here gets those with which it computes what it did.
 
   Args:
     moments: of the convolutions without normalisation.
   """
-  flat = traverse_util.flatten_dict(params)
+  flat = traverse_util.flatten_dict(jax.tree.map(jnp.asarray, params))
   for path, (mean, variance) in moments.items():
-    flat[(*path, "gain")] = jnp.sqrt(variance + SMALL)
-    flat[(*path, "bias")] = flat[(*path, "bias")] + mean
+    if path in gains:
+      flat[(*path, "gain")] = jnp.asarray(gains[path])
+    else:
+      flat[(*path, "gain")] = jnp.sqrt(variance + SMALL)
+      flat[(*path, "bias")] = flat[(*path, "bias")] + mean
   return traverse_util.unflatten_dict(flat)
+
+
+def trained(params: Tree, change: Tree) -> Tree:
+  """The change of parameters with gains, 0 for all of a channel whose gain is 0."""
+  flat = traverse_util.flatten_dict(params)
+  changes = {}
+  for path, each in traverse_util.flatten_dict(change).items():
+    learns = flat[(*path[:-1], "gain")] != 0
+    changes[path] = each * (_wide(learns) if path[-1] == "kernel" else learns)
+  return traverse_util.unflatten_dict(changes)
 
 
 def fold(params: Tree, moments: Mapping) -> Tree:
   """The encoder's own parameters, which normalise by those moments."""
   flat, found = traverse_util.flatten_dict(params), {}
-  for path, (mean, variance) in moments.items():
-    scale = flat[(*path, "gain")] / jnp.sqrt(variance + SMALL)
-    found[(*path, "kernel")] = flat[(*path, "kernel")] * _wide(scale)
-    found[(*path, "bias")] = flat[(*path, "bias")] - mean * scale
+  for path, each in moments.items():
+    held = {part: flat[(*path, part)] for part in ("kernel", "bias", "gain")}
+    scale, found[(*path, "bias")] = _scale(held, each)
+    found[(*path, "kernel")] = held["kernel"] * _wide(scale)
   return traverse_util.unflatten_dict(found)
+
+
+def scaled(params: Tree, level: int, factor: float) -> Tree:
+  """The encoder whose deepest level's features are so many times as large.
+
+  Every ReLU lets a positive factor through.
+
+  Args:
+    params: without gains.
+    level: the deepest, 3..5; level 2 begins without a shortcut of its own.
+  """
+  flat, name = traverse_util.flatten_dict(params), f"layer{level - 1}_"
+  for path in flat:
+    block, part = path[0], path[-2]
+    own, begins = block.startswith(name), block.endswith("_0")
+    if own and part != "conv1":
+      flat[path] = flat[path] * factor
+    elif own and not begins and path[-1] == "kernel":
+      flat[path] = flat[path] / factor
+  return traverse_util.unflatten_dict(flat)
