@@ -15,7 +15,7 @@ WHITE, BLUE, RED = (1.0, 1.0, 1.0), (0.2, 0.4, 0.6), (0.9, 0.1, 0.2)
 BLACK = (0.0, 0.0, 0.0)
 
 
-CHANGED = ("form", "surface", "grow")
+CHANGED = ("form", "surface")
 
 
 def form(kind, scale=0.25, centre=(0.5, 0.5), turn=0.3, shadow=0.4):
@@ -156,7 +156,7 @@ def test_a_change_is_of_one_object_or_a_mark():
   base = scenes.random_layout(jax.random.key(3))
   count, names = int(base.count), ("gone", *CHANGED, "mark")
   mark, change = form("disc", 0.1), jax.jit(scenes.changed)
-  seen, places, marks, sizes = dict.fromkeys(names, 0), set(), [], set()
+  seen, places, marks = dict.fromkeys(names, 0), set(), []
   for seed in range(160):
     found = change(base, jax.random.key(seed), mark)
     if found.count < count:
@@ -184,13 +184,11 @@ def test_a_change_is_of_one_object_or_a_mark():
       places.add(int(place))
       same = found._replace(**{name: getattr(base, name)}, mark=base.mark)
       jax.tree.map(np.testing.assert_array_equal, same, base)
-      sizes.add(round(float(found.grow[place] / base.grow[place]), 3))
       assert {*found.form.tolist(), *found.surface.tolist()} <= {0, 1, 2}
   assert sum(seen.values()) == 160
   assert min(seen.values()) > 8
   assert 60 < seen["mark"] < 100  # half of them
   assert places == set(range(count))
-  assert sizes == {1.0, 1.4, 0.714}
   assert np.min(marks) >= 0.1
   assert np.max(marks) <= 0.9
   assert np.ptp(marks, axis=0).min() > 0.6

@@ -20,8 +20,7 @@ from nps_jax.data import surfaces
 FEWEST, OBJECTS = 3, 9  # in a scene
 FORMS, SURFACES = 3, 3  # of a kit
 ITEMS = OBJECTS + 3  # of a scene: its objects, then ground, panel and mark
-CHANGES = ("gone", "form", "surface", "size", *4 * ("mark",))  # one of them is made
-GROWN = 1.4  # how much larger, or smaller, an object of another size is
+CHANGES = ("gone", "form", "surface", *3 * ("mark",))  # one of them is made
 CHANGED = 4  # of so many photographs one shows a change
 NEW = 0.05  # by how much a new pixel differs, of the brightest
 TURNED = 0.5  # share of the objects that each photograph shows turned
@@ -120,7 +119,7 @@ def random_kit(key: Key[Array, ""]) -> Kit:
     surfaces.random_surface(ground),
     surfaces.random_surface(panel),
     forms.random_form(keys[9])._replace(
-      scale=0.03 * 8 ** jax.random.uniform(keys[10]), shadow=jnp.zeros(())
+      scale=0.03 * 4 ** jax.random.uniform(keys[10]), shadow=jnp.zeros(())
     ),
     surfaces.random_surface(keys[11]),
   )
@@ -162,11 +161,11 @@ def moved(layout: Layout, key: Key[Array, ""]) -> Layout:
 
 
 def changed(layout: Layout, key: Key[Array, ""], mark: forms.Form) -> Layout:
-  """The layout with one object gone, of another form, surface or size, or the mark.
+  """The layout with one object gone, of another form or surface, or the mark.
 
   In place of the one that is gone there is the last.
   """
-  keys = jax.random.split(key, 7)
+  keys = jax.random.split(key, 6)
   one = jax.random.randint(keys[0], (), 0, layout.count)
   change = jax.random.randint(keys[1], (), 0, len(CHANGES))
   gone, marked = change == CHANGES.index("gone"), change >= CHANGES.index("mark")
@@ -186,10 +185,7 @@ def changed(layout: Layout, key: Key[Array, ""], mark: forms.Form) -> Layout:
     new = (old + jax.random.randint(key, (), 1, kinds)) % kinds
     return jnp.where(hit & (change == CHANGES.index(name)), new, old)
 
-  size = jnp.where(jax.random.bernoulli(keys[6]), GROWN, 1 / GROWN)
-  resized = hit & (change == CHANGES.index("size"))
   return found._replace(
-    grow=jnp.where(resized, size * found.grow, found.grow),
     form=other("form", found.form, FORMS, keys[2]),
     surface=other("surface", found.surface, SURFACES, keys[3]),
   )
