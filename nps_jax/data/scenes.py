@@ -20,7 +20,7 @@ from nps_jax.data import surfaces
 FEWEST, OBJECTS = 3, 9  # in a scene
 FORMS, SURFACES = 3, 3  # of a kit
 ITEMS = OBJECTS + 3  # of a scene: its objects, then ground, panel and mark
-CHANGES = ("gone", "form", "surface", *3 * ("mark",))  # one of them is made
+CHANGES = ("gone", "form", "surface", *4 * ("mark",))  # one of them is made
 CHANGED = 4  # of so many photographs one shows a change
 NEW = 0.05  # by how much a new pixel differs, of the brightest
 TURNED = 0.5  # share of the objects that each photograph shows turned
@@ -119,7 +119,7 @@ def random_kit(key: Key[Array, ""]) -> Kit:
     surfaces.random_surface(ground),
     surfaces.random_surface(panel),
     forms.random_form(keys[9])._replace(
-      scale=0.03 * 4 ** jax.random.uniform(keys[10]), shadow=jnp.zeros(())
+      scale=0.03 * 8 ** jax.random.uniform(keys[10]), shadow=jnp.zeros(())
     ),
     surfaces.random_surface(keys[11]),
   )
