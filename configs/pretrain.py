@@ -12,7 +12,7 @@ def get_config():
   config.name = "resnet18"  # or resnet34
   config.deepest = 4  # level up to which it is trained; from 2 on objects are compared
   config.image_size = 64  # pixels, height and width; a multiple of 32
-  config.steps = 1600
+  config.steps = 2600
   config.kits = 4  # of forms and surfaces, drawn anew for each step
   config.photographs = 8  # of a scene of each kit; one in four shows something new
   config.learning_rate = 2e-3  # at its highest, after a rise over warmup steps
