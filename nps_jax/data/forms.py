@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-SHAPES = (  # the first is no object
-  *("ground", "disc", "square", "triangle", "hexagon", "star", "gear", "ring", "cross"),
+SHAPES = (
+  *("disc", "square", "triangle", "hexagon", "star", "gear", "ring", "cross"),
   *("bar", "corner", "crescent", "glyph"),
 )
 STROKE = 0.14  # half the width of a glyph's strokes
@@ -35,7 +35,7 @@ def random_form(key: Key[Array, ""]) -> Form:
   """Any object, any place."""
   keys = jax.random.split(key, 9)
   return Form(
-    jax.random.randint(keys[0], (), 1, len(SHAPES)),
+    jax.random.randint(keys[0], (), 0, len(SHAPES)),
     jax.random.uniform(keys[1], (2,)),
     0.07 * 3 ** jax.random.uniform(keys[2]),
     jax.random.uniform(keys[3], maxval=2 * jnp.pi),
@@ -55,7 +55,7 @@ def distance(
   stretch = form.scale * jnp.sqrt(form.aspect)
   squeeze = form.scale / jnp.sqrt(form.aspect)
   u, v = (cos * right + sin * down) / stretch, (cos * down - sin * right) / squeeze
-  gap = jax.lax.switch(form.kind - 1, _DISTANCES, u, v, form.ends)
+  gap = jax.lax.switch(form.kind, _DISTANCES, u, v, form.ends)
   gap = jnp.where(form.hollow, jnp.abs(gap + 0.1) - 0.1, gap)
   return gap * jnp.minimum(stretch, squeeze)
 
