@@ -1,10 +1,11 @@
 """Every setting of the project, once: its default and what it means."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 import hashlib
 import json
 from typing import Any
 
+from flax import traverse_util
 import ml_collections
 
 PAPER = {  # what the published method has in place of ours; see README
@@ -134,6 +135,20 @@ def assign(config: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> None
     (_at(config, section) if section else config)[field] = value
 
 
+def assigned(
+  config: ml_collections.ConfigDict, fields: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+  """A locked copy of the config with other values for fields that it has."""
+  copy = config.copy_and_resolve_references()
+  assign(copy, fields)
+  return copy.lock()
+
+
+def leaves(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Every field's value by its dotted name."""
+  return traverse_util.flatten_dict(config.to_dict(), sep=".")
+
+
 def is_scored(name: str) -> bool:
   """Whether the field, by its dotted name, is read after the training only."""
   return name in SCORED or name.partition(".")[0] in SCORED
@@ -145,99 +160,117 @@ def fingerprint(config: ml_collections.ConfigDict) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+CHOICES = {
+  "context.source": ("clip", "image", "vectors", "learned", "none"),
+  "codebook.learning": ("ema", "gradient"),
+  "codebook.where": ("embedding", "levels", "decoder"),
+  "data.layout": ("auto", "loco", "mvtec_ad", "plain"),
+  "data.source": ("folder", "tfds"),
+  "encoder.dtype": ("float32", "bfloat16"),
+  "logical.fusion": ("concat", "attention"),
+  "logical.maps": ("reconstruction", "discrepancy", "both"),
+  "loss.distance": ("cosine", "mse", "cosine_flat"),
+  "scoring.image": ("sources", "max", "top1"),
+  "variant": ("default", "paper"),
+}
+DEEPEST = "0 (automatic), or a level 1..5 not below the highest of encoder.levels"
+LOW = "a quantile below scoring.high"
+COUNTED = ("features", "residual", "codes")  # statistics that scoring.pooled may name
+
+# By field: in words and as a rule, what its value must be.
+RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+  "image_size": ("a positive multiple of 32", lambda v: v > 0 and v % 32 == 0),
+  "encoder.levels": (
+    "rising levels out of 1..5, such as (2,3,4)",
+    lambda v: 0 < len(v) == len({1, 2, 3, 4, 5} & set(v)) and sorted(v) == list(v),
+  ),
+  "encoder.deepest": (DEEPEST, lambda v: v in range(6)),
+  "data.validation_fraction": ("in (0, 1)", lambda v: 0 < v < 1),
+  "codebook.decay": ("in [0, 1)", lambda v: 0 <= v < 1),
+  "codebook.parts_decay": ("in [0, 1)", lambda v: 0 <= v < 1),
+  "codebook.memory": ("in [0, 1]", lambda v: 0 <= v <= 1),
+  "codebook.eps": ("above 0", lambda v: v > 0),
+  "train.learning_rate": ("above 0", lambda v: v > 0),
+  "scoring.high": ("a quantile in (0, 1]", lambda v: 0 < v <= 1),
+  "scoring.low": (LOW, lambda v: v >= 0),
+  "scoring.pooled": (f"some of {COUNTED}", lambda v: set(v) <= set(COUNTED)),
+}
+RULES |= {
+  name: ("0 or more", lambda v: v >= 0)
+  for name in (
+    "codebook.parts",
+    "scoring.global_weight",
+    "scoring.smoothing",
+    "structural.strides",
+  )
+}
+RULES |= {
+  name: ("1 or more", lambda v: v >= 1)
+  for name in (
+    "checkpoint.every",
+    "checkpoint.keep",
+    "codebook.groups",
+    "codebook.reseed_after",
+    "codebook.size",
+    "codebook.width",
+    "context.nearest",
+    "context.width",
+    "data.threads",
+    "logical.embedding",
+    "logical.local_width",
+    "logical.strides",
+    "logical.width",
+    "structural.embedding",
+    "structural.width",
+    "train.batch_size",
+    "train.log_every",
+    "train.steps",
+  )
+}
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
   """Checks what types alone cannot.
 
   Raises:
     ValueError: lists every field that is out of its range, and the range.
   """
-  levels = tuple(config.encoder.levels)
-  deepest = config.encoder.deepest
-  known = {
-    "context.source": ("clip", "image", "vectors", "learned", "none"),
-    "codebook.learning": ("ema", "gradient"),
-    "codebook.where": ("embedding", "levels", "decoder"),
-    "data.layout": ("auto", "loco", "mvtec_ad", "plain"),
-    "data.source": ("folder", "tfds"),
-    "encoder.dtype": ("float32", "bfloat16"),
-    "logical.fusion": ("concat", "attention"),
-    "logical.maps": ("reconstruction", "discrepancy", "both"),
-    "loss.distance": ("cosine", "mse", "cosine_flat"),
-    "scoring.image": ("sources", "max", "top1"),
-    "variant": ("default", "paper"),
-  }
-  at_least_one = (
-    *("checkpoint.every", "checkpoint.keep", "codebook.groups", "codebook.size"),
-    *("codebook.width", "codebook.reseed_after", "context.nearest", "context.width"),
-    *("logical.local_width", "logical.embedding", "logical.strides", "logical.width"),
-    *("structural.width", "structural.embedding", "train.batch_size", "train.steps"),
-    *("train.log_every", "data.threads"),
-  )
-  rules = {
-    "image_size": (
-      config.image_size > 0 and config.image_size % 32 == 0,
-      "a positive multiple of 32",
-    ),
-    "encoder.levels": (
-      len(levels) > 0
-      and set(levels) <= {1, 2, 3, 4, 5}
-      and list(levels) == sorted(set(levels)),
-      "rising levels out of 1..5, such as (2,3,4)",
-    ),
-    "encoder.deepest": (
-      deepest in range(6) and (deepest == 0 or deepest >= max(levels, default=1)),
-      "0 (automatic), or a level 1..5 not below the highest of encoder.levels",
-    ),
-    "data.validation_fraction": (0 < config.data.validation_fraction < 1, "in (0, 1)"),
-    "codebook.decay": (0 <= config.codebook.decay < 1, "in [0, 1)"),
-    "codebook.parts": (config.codebook.parts >= 0, "0 or more"),
-    "codebook.parts_decay": (0 <= config.codebook.parts_decay < 1, "in [0, 1)"),
-    "codebook.memory": (0 <= config.codebook.memory <= 1, "in [0, 1]"),
-    "scoring.global_weight": (config.scoring.global_weight >= 0, "0 or more"),
-    "scoring.high": (0 < config.scoring.high <= 1, "a quantile in (0, 1]"),
-    "scoring.low": (
-      0 <= config.scoring.low < max(config.scoring.high, 1e-9),
-      "a quantile below scoring.high",
-    ),
-    "codebook.eps": (config.codebook.eps > 0, "above 0"),
-    "scoring.pooled": (
-      set(config.scoring.pooled) <= {"features", "residual", "codes"},
-      "some of ('features', 'residual', 'codes')",
-    ),
-    "train.learning_rate": (config.train.learning_rate > 0, "above 0"),
-    "structural.strides": (config.structural.strides >= 0, "0 or more"),
-    "scoring.smoothing": (config.scoring.smoothing >= 0, "0 or more"),
-  }
-  rules |= {
-    name: (_at(config, name) in allowed, f"one of {allowed}")
-    for name, allowed in known.items()
-  }
-  rules |= {name: (_at(config, name) >= 1, "1 or more") for name in at_least_one}
+  values = leaves(config)
   wrong = [
-    f"config.{name} is {_at(config, name)!r}; expected {what}."
-    for name, (holds, what) in rules.items()
-    if not holds
+    f"config.{name} is {values[name]!r}; expected one of {allowed}."
+    for name, allowed in CHOICES.items()
+    if values[name] not in allowed
   ]
-  if not wrong and not _counts(config):
-    wrong = [
-      f"config.scoring.pooled is {config.scoring.pooled!r}, none of which is there: "
-      "features need a level from 3 on in config.encoder.levels, codes level 3 and "
-      "config.codebook.parts. Set config.scoring.global_weight to 0 to do without."
-    ]
+  wrong += [
+    f"config.{name} is {values[name]!r}; expected {what}."
+    for name, (what, holds) in RULES.items()
+    if not holds(values[name])
+  ]
+  wrong = wrong or _misfits(config)
   if wrong:
     raise ValueError("\n".join(wrong))
 
 
-def _counts(config: ml_collections.ConfigDict) -> bool:
-  """Whether one of scoring.pooled is there, or none asked for."""
-  levels, wanted = config.encoder.levels, config.scoring.pooled
-  if not config.scoring.global_weight or not wanted:
-    return True
+def _misfits(config: ml_collections.ConfigDict) -> list[str]:
+  """What is wrong between fields, each of which is in its own range."""
+  levels, deepest = config.encoder.levels, config.encoder.deepest
+  low, pooled, wrong = config.scoring.low, config.scoring.pooled, []
+  if 0 < deepest < max(levels):
+    wrong.append(f"config.encoder.deepest is {deepest!r}; expected {DEEPEST}.")
+  if low >= config.scoring.high:
+    wrong.append(f"config.scoring.low is {low!r}; expected {LOW}.")
   there = {
-    "features": any(level >= 3 for level in levels),
+    "features": max(levels) >= 3,
     "codes": config.codebook.parts > 0 and 3 in levels,
+    "residual": True,
   }
-  return any(there.get(name, True) for name in wanted)
+  if config.scoring.global_weight and pooled and not any(map(there.get, pooled)):
+    wrong.append(
+      f"config.scoring.pooled is {pooled!r}, none of which is there: features need a "
+      "level from 3 on in config.encoder.levels, codes level 3 and "
+      "config.codebook.parts. Set config.scoring.global_weight to 0 to do without."
+    )
+  return wrong
 
 
 def _at(config: ml_collections.ConfigDict, path: str):

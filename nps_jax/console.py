@@ -1,10 +1,30 @@
-"""What the commands show of the log and of warnings."""
+"""What every command has: its config's flag, and what it shows of log and warnings."""
 
 import logging as levels
 import pathlib
 import warnings
 
+from absl import flags
 from absl import logging
+import ml_collections
+from ml_collections import config_flags
+
+from nps_jax import config as settings
+
+
+def define_config() -> flags.FlagHolder:
+  """Defines --config, whose fields are changed by --config.NAME=VALUE."""
+  return config_flags.DEFINE_config_file(
+    "config", None, "A file of configs/; change its fields with --config.NAME=VALUE."
+  )
+
+
+def chosen(flag: str) -> ml_collections.ConfigDict:
+  """The config under its flags, which go before the fields of its variant."""
+  config = flags.FLAGS[flag].value
+  given = config_flags.get_override_values(flags.FLAGS[flag])
+  settings.apply_variant(config, given)
+  return config
 
 
 def listen() -> None:

@@ -5,7 +5,7 @@ python -m nps_jax.evaluate --maps=DIR --dataset=ROOT --category=NAME --out=FILE.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import pathlib
 
 from nps_jax import console
@@ -13,25 +13,13 @@ from nps_jax.data import folder
 from nps_jax.data import maps
 from nps_jax.metrics import category
 from nps_jax.report import table
+from nps_jax.runs import description
 
-RESULTS = "results.json"
 EXAMPLE = """
 Maps lie at MAPS/<category>/test/<kind>/<image>.tiff (or .tif, .npy), of any real type
 and at the size of their image; higher is more anomalous. An image's score is its map's
 maximum. ROOT is in the layout of MVTec LOCO AD (AU-sPRO) or MVTec AD (AU-PRO).
 """
-
-
-def publish(results: Sequence[Mapping], path: pathlib.Path) -> None:
-  """Writes the results and, beside them, CSV and Markdown; prints the latter."""
-  table.write(results, path)
-  show(path)
-
-
-def show(path: pathlib.Path) -> None:
-  """Prints the results that `publish` wrote."""
-  print(path.with_suffix(".md").read_text(encoding="utf-8"))
-  print(f"Written: {path}, and beside it .csv and .md")
 
 
 def of_maps(flags: argparse.Namespace) -> list[dict]:
@@ -112,12 +100,12 @@ def _limits(text: str) -> tuple[float, ...]:
 def main(arguments: Sequence[str] | None = None) -> None:
   """Scores the test images; writes results as .json, .csv and .md."""
   flags = parse(arguments)
-  out = flags.out or flags.run / RESULTS
+  out = flags.out or flags.run / description.RESULTS
   console.listen()
   try:
     if not flags.overwrite:
       table.check_absent(out)
-    publish(of_maps(flags) if flags.maps else of_run(flags), out)
+    table.publish(of_maps(flags) if flags.maps else of_run(flags), out)
   except (ValueError, OSError) as error:
     raise SystemExit(f"Error: {error}") from error
 

@@ -15,14 +15,10 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from nps_jax import checkpoints
 from nps_jax import config as settings
-from nps_jax import description
 from nps_jax import detector
 from nps_jax import distributed
-from nps_jax import integrity
 from nps_jax import scoring
-from nps_jax import telemetry
 from nps_jax.data import decoding
 from nps_jax.data import pipeline
 from nps_jax.data import records
@@ -30,6 +26,10 @@ from nps_jax.data import sources
 from nps_jax.metrics import category as measures
 from nps_jax.models import image_context
 from nps_jax.models import memory
+from nps_jax.runs import checkpoints
+from nps_jax.runs import description
+from nps_jax.runs import integrity
+from nps_jax.runs import telemetry
 
 Tree = Any
 Memories = dict[str, Float16[np.ndarray, "k d"]]  # by the name of their map
@@ -69,7 +69,8 @@ def open_run(workdir: pathlib.Path, *, calibrated: bool = True) -> Run:
     FileNotFoundError: the folder is not a run, or has no checkpoint or calibration.
   """
   about = description.read(workdir)
-  frozen = checkpoints.read_frozen(workdir)
+  # JAX arrays: a NumPy table cannot be indexed by a traced value.
+  frozen = jax.tree.map(jnp.asarray, checkpoints.read_frozen(workdir))
   vectors = frozen.get("context", {}).get("vectors")
   model = detector.Detector(about.config, about.categories, about.deepest, vectors)
   params, codes = jax.eval_shape(model.init, jax.random.key(0))
@@ -90,7 +91,8 @@ def open_run(workdir: pathlib.Path, *, calibrated: bool = True) -> Run:
       "again; it goes on where it stopped."
     )
   scales = scoring.load(path, checkpoints.AGAIN) if calibrated else {}
-  return Run(workdir, step, about, model, frozen, items["variables"], scales)
+  variables = jax.tree.map(jnp.asarray, items["variables"])
+  return Run(workdir, step, about, model, frozen, variables, scales)
 
 
 def calibrate(
@@ -286,6 +288,6 @@ def contexts(
   if config.source != "image":
     row = run.about.categories.index(category)
     return run.model.vectors, [row] * len(images)
-  bank = run.frozen["context"]["bank"][category]
+  bank = np.asarray(run.frozen["context"]["bank"][category])
   queries = image_context.image_vectors(config, images)
   return image_context.around(bank, queries, config.nearest), range(len(images))

@@ -17,11 +17,11 @@ from PIL import Image
 import tifffile
 
 from nps_jax import console
-from nps_jax import files
 from nps_jax import inference
 from nps_jax.data import decoding
 from nps_jax.data import folder
 from nps_jax.data import records
+from nps_jax.runs import files
 
 MAPS, OVERLAYS, ERRORS, SCORES = "maps", "overlays", "errors.csv", "scores.csv"
 WRITTEN = (MAPS, OVERLAYS, ERRORS, SCORES)  # the last comes last: all is there then

@@ -14,8 +14,8 @@ from scipy import ndimage
 from scipy import special
 
 from nps_jax import gaussian
-from nps_jax import integrity
 from nps_jax import losses
+from nps_jax.runs import integrity
 
 RECONSTRUCTION, DISCREPANCY = "reconstruction", "discrepancy"  # the logical module's
 STRUCTURAL = "structural"  # the structural module's map

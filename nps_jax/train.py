@@ -12,21 +12,18 @@ import sys
 from absl import app
 from absl import flags
 from absl import logging
-import ml_collections
-from ml_collections import config_flags
 
-from nps_jax import config as settings
 from nps_jax import console
 from nps_jax import distributed
-from nps_jax import evaluate
 from nps_jax import inference
-from nps_jax import interruption
 from nps_jax import trainer
-from nps_jax.data import synthetic
+from nps_jax.drawn import synthetic
+from nps_jax.report import table
+from nps_jax.runs import description
+from nps_jax.runs import files
+from nps_jax.runs import interruption
 
-CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "A file of configs/; change its fields with --config.NAME=VALUE."
-)
+CONFIG = console.define_config()
 WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of the run. A run found there goes on where it stopped."
 )
@@ -48,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     if MULTIHOST.value:
       distributed.initialise()
     interruption.listen()  # after JAX, which would take SIGTERM for its own
-    config, workdir = chosen(), local(WORKDIR.value)
+    config, workdir = console.chosen(CONFIG.name), files.local(WORKDIR.value)
     if config.data.synthetic and not config.data.root:
       config.data.root = str(draw(config, workdir / "data"))
     trained = pathlib.Path(TRAINED.value) if TRAINED.value else None
@@ -60,35 +57,17 @@ def main(argv: Sequence[str]) -> None:
     raise SystemExit(interruption.EXIT) from None
 
 
-def chosen() -> ml_collections.ConfigDict:
-  """The config under its flags, which go before the fields of its variant."""
-  config = CONFIG.value
-  given = config_flags.get_override_values(flags.FLAGS[CONFIG.name])
-  settings.apply_variant(config, given)
-  return config
-
-
-def local(workdir: str) -> pathlib.Path:
-  """The folder of the run; ValueError if it is a bucket's address."""
-  if "://" in workdir:
-    raise ValueError(
-      f"--workdir is {workdir}; expected a folder. Where several hosts train, use one "
-      "that all of them have mounted, by NFS for instance."
-    )
-  return pathlib.Path(workdir)
-
-
 def finish(run: inference.Run) -> None:
   """Evaluates a trained run, unless its results are there."""
-  path = run.folder / evaluate.RESULTS
+  path = run.folder / description.RESULTS
   if distributed.all_hosts(path.exists()):
     logging.info("This run has ended before; evaluate --run --overwrite measures anew.")
     if distributed.is_lead():
-      evaluate.show(path)
+      table.show(path)
     return
   results = inference.evaluate(run)
   if distributed.is_lead():
-    evaluate.publish(results, path)
+    table.publish(results, path)
 
 
 def draw(config, root: pathlib.Path) -> pathlib.Path:

@@ -16,15 +16,10 @@ import ml_collections
 import numpy as np
 import optax
 
-from nps_jax import checkpoints
 from nps_jax import config as settings
-from nps_jax import description
 from nps_jax import detector
 from nps_jax import distributed
 from nps_jax import inference
-from nps_jax import integrity
-from nps_jax import interruption
-from nps_jax import telemetry
 from nps_jax.data import checking
 from nps_jax.data import pipeline
 from nps_jax.data import records
@@ -32,6 +27,11 @@ from nps_jax.data import sources
 from nps_jax.models import context
 from nps_jax.models import image_context
 from nps_jax.models import weights
+from nps_jax.runs import checkpoints
+from nps_jax.runs import description
+from nps_jax.runs import integrity
+from nps_jax.runs import interruption
+from nps_jax.runs import telemetry
 
 Tree = Any
 

@@ -9,8 +9,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import runs
 
-from nps_jax import interruption
 from nps_jax import trainer
+from nps_jax.runs import interruption
 
 STEPS = 16
 ERROR = "error.txt"  # in the cache: what went wrong

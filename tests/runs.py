@@ -3,7 +3,7 @@
 import importlib.util
 import pathlib
 
-from nps_jax.data import synthetic
+from nps_jax.drawn import synthetic
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 COUNTS = synthetic.Counts(train=12, validation=4, good=5, each=2)

@@ -24,7 +24,6 @@ import pytest
 import runs
 import tifffile
 
-from nps_jax import description
 from nps_jax import detector
 from nps_jax import evaluate
 from nps_jax import inference
@@ -35,6 +34,7 @@ from nps_jax.data import checking
 from nps_jax.data import decoding
 from nps_jax.data import folder
 from nps_jax.data import records
+from nps_jax.runs import description
 
 
 def matches(text, sees):

@@ -5,8 +5,8 @@ import collections
 import numpy as np
 import pytest
 
-from nps_jax.data import drawing
-from nps_jax.data.products import bag
+from nps_jax.drawn import bag
+from nps_jax.drawn import drawing
 
 CONTENTS = {"long": 1, "short": 1, "nut": 2, "washer": 2}
 STILL = drawing.Pose(0.0, 1.0, (0.0, 0.0))

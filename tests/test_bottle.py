@@ -7,8 +7,8 @@ number of shapes in an icon tells which fruit it shows.
 import numpy as np
 import pytest
 
-from nps_jax.data import drawing
-from nps_jax.data.products import bottle
+from nps_jax.drawn import bottle
+from nps_jax.drawn import drawing
 
 ICONS = {8: "orange", 5: "cherry", 3: "pear"}
 HEIGHT = {"icon": 0.17, "text": 0.10}  # of the labels

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from nps_jax.data.products import box
+from nps_jax.drawn import box
 
 LEFT, RIGHT, TOP, BOTTOM, BORDER, RADIUS = 0.105, 0.475, 0.16, 0.84, 0.55, 0.082
 SEEDS = pytest.mark.parametrize("seed", range(4))

@@ -10,11 +10,11 @@ import pytest
 import runs
 import safetensors.numpy
 
-from nps_jax import variants
-from nps_jax.data import scenes
-from nps_jax.models import contrast
 from nps_jax.models import encoder
 from nps_jax.models import weights
+from nps_jax.pretraining import contrast
+from nps_jax.pretraining import scenes
+from nps_jax.study import variants
 
 CARD = weights.BUILTIN.with_suffix(".md").read_text(encoding="utf-8")
 

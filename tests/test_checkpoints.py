@@ -9,9 +9,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 import pytest
 
-from nps_jax import checkpoints
 from nps_jax import distributed
-from nps_jax import integrity
+from nps_jax.runs import checkpoints
+from nps_jax.runs import integrity
 
 LIKE = {"variables": {"a": jax.ShapeDtypeStruct((3,), jnp.float32)}}
 

@@ -16,9 +16,9 @@ import safetensors.numpy
 import tiny_clip
 
 from nps_jax import config as settings
-from nps_jax.models import clip as clip_text
 from nps_jax.models import context
-from nps_jax.models import hub
+from nps_jax.pretrained import clip as clip_text
+from nps_jax.pretrained import hub
 
 NAMES = ("screw_bag", "file", "pushpins")
 TEMPLATES = ("{}", "a photo of a {}")

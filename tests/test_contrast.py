@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nps_jax.models import contrast
+from nps_jax.pretraining import contrast
 
 
 def slow_loss(rows, kind, visible):

@@ -7,9 +7,9 @@ import ml_collections
 import pytest
 
 from nps_jax import config as settings
-from nps_jax import description
 from nps_jax import distributed
-from nps_jax import integrity
+from nps_jax.runs import description
+from nps_jax.runs import integrity
 
 ENCODER = {"name": "resnet18", "file": "a.safetensors", "sha256": "0f", "deepest": 4}
 FIELDS = traverse_util.flatten_dict(settings.defaults().to_dict(), sep=".")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nps_jax.data import drawing
+from nps_jax.drawn import drawing
 
 STILL = drawing.Pose(0.0, 1.0, (0.0, 0.0))
 TILTED = drawing.Pose(0.3, 0.9, (0.05, -0.04))

@@ -19,12 +19,14 @@ from nps_jax import inference
 from nps_jax import predict
 from nps_jax.data import folder
 from nps_jax.metrics import auroc
+from nps_jax.report import table
+from nps_jax.runs import description
 
 
 @pytest.fixture(scope="module")
 def results(run):
   found = inference.evaluate(run)
-  evaluate.publish(found, run.folder / evaluate.RESULTS)
+  table.publish(found, run.folder / description.RESULTS)
   return found
 
 
@@ -105,7 +107,7 @@ def test_a_run_s_results_are_replaced_only_on_demand(run, results, monkeypatch):
   monkeypatch.setattr(evaluate, "of_run", lambda _: results[:1])
   evaluate.main([f"--run={run.folder}", "--overwrite"])
   assert json.loads((run.folder / "results.json").read_text()) == results[:1]
-  evaluate.publish(results, run.folder / evaluate.RESULTS)
+  table.publish(results, run.folder / description.RESULTS)
   assert (run.folder / "results.json").read_bytes() == before
 
 

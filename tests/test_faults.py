@@ -14,13 +14,13 @@ import faulty
 import numpy as np
 import pytest
 
-from nps_jax import checkpoints
-from nps_jax import description
 from nps_jax import inference
-from nps_jax import integrity
-from nps_jax import interruption
-from nps_jax import telemetry
 from nps_jax import trainer
+from nps_jax.runs import checkpoints
+from nps_jax.runs import description
+from nps_jax.runs import integrity
+from nps_jax.runs import interruption
+from nps_jax.runs import telemetry
 
 pytestmark = pytest.mark.slow
 

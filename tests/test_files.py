@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from nps_jax import files
+from nps_jax.runs import files
 
 
 def names(folder):

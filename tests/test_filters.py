@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nps_jax.models import encoder
-from nps_jax.models import filters
+from nps_jax.pretraining import filters
 
 
 def test_the_stems_filters_are_different_and_of_one_length():

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nps_jax.data import forms
+from nps_jax.pretraining import forms
 
 SIDE = 512
 AXIS = (np.arange(SIDE) + 0.5) / SIDE

@@ -15,8 +15,8 @@ from nps_jax import inference
 from nps_jax import trainer
 from nps_jax.data import folder as folders
 from nps_jax.data import records
-from nps_jax.models import clip as models
 from nps_jax.models import image_context
+from nps_jax.pretrained import clip as models
 
 
 def pictures(folder: pathlib.Path, count: int, seed: int = 0) -> list[records.Record]:

@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from nps_jax import integrity
+from nps_jax.runs import integrity
 
 
 def folder(place: pathlib.Path) -> pathlib.Path:

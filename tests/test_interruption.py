@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from nps_jax import interruption
+from nps_jax.runs import interruption
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nps_jax.models import encoder
-from nps_jax.models import filters
-from nps_jax.models import normalised
+from nps_jax.pretraining import filters
+from nps_jax.pretraining import normalised
 
 MODEL = encoder.Encoder("resnet18", 2)
 

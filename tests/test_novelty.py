@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nps_jax.models import novelty
+from nps_jax.pretraining import novelty
 
 KITS, PHOTOGRAPHS, CHANGED = 2, 5, 2
 

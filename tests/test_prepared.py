@@ -12,8 +12,8 @@ from nps_jax.data import folder
 from nps_jax.data import masks
 from nps_jax.data import pipeline
 from nps_jax.data import prepared
-from nps_jax.data import synthetic
 from nps_jax.data import tfds_loco
+from nps_jax.drawn import synthetic
 
 COUNTS = synthetic.Counts(train=5, validation=2, good=2, each=3)  # some with two flaws
 

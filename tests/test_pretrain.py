@@ -9,13 +9,13 @@ import pytest
 import runs
 
 from nps_jax import config as settings
-from nps_jax import integrity
-from nps_jax import interruption
-from nps_jax import pretrain
-from nps_jax import telemetry
-from nps_jax import variants
 from nps_jax.models import encoder
 from nps_jax.models import weights
+from nps_jax.pretraining import training
+from nps_jax.runs import integrity
+from nps_jax.runs import interruption
+from nps_jax.runs import telemetry
+from nps_jax.study import variants
 
 CURVE = (10.707920, 16.468843, 9.627271, 5.230621)  # at steps 5, 10, 15, 20
 
@@ -32,7 +32,7 @@ def config():
 @pytest.fixture(scope="module")
 def trained(config, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("pretrain")
-  return workdir, pretrain.fit(config, workdir)
+  return workdir, training.fit(config, workdir)
 
 
 def test_twenty_steps_give_the_stored_curve(trained):
@@ -65,14 +65,14 @@ def test_an_interrupted_training_goes_on_to_the_same_file(config, trained, tmp_p
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(interruption, "Watch", Watch)
     with pytest.raises(KeyboardInterrupt):
-      pretrain.fit(config, tmp_path)
-  assert not (tmp_path / pretrain.FILE).exists()
-  found = pretrain.fit(config, tmp_path)
+      training.fit(config, tmp_path)
+  assert not (tmp_path / training.FILE).exists()
+  found = training.fit(config, tmp_path)
   assert int(found.step) == 20
   for path in (tmp_path, trained[0]):
-    assert integrity.intact(path / pretrain.FILE)
-  assert (tmp_path / pretrain.FILE).read_bytes() == (
-    trained[0] / pretrain.FILE
+    assert integrity.intact(path / training.FILE)
+  assert (tmp_path / training.FILE).read_bytes() == (
+    trained[0] / training.FILE
   ).read_bytes()
   lines = [line["step"] for line in telemetry.read(tmp_path)]
   assert lines[-2:] == [15, 20]
@@ -80,9 +80,9 @@ def test_an_interrupted_training_goes_on_to_the_same_file(config, trained, tmp_p
 
 def test_the_file_is_an_encoder_in_half_precision(config, trained):
   workdir, state = trained
-  held = weights.load(str(workdir / pretrain.FILE), "resnet18", 0)
+  held = weights.load(str(workdir / training.FILE), "resnet18", 0)
   assert held.deepest == 3
-  whole = pretrain.finished(config, state.params["encoder"])
+  whole = training.finished(config, state.params["encoder"])
   for one, other in zip(
     jax.tree.leaves(held.params), jax.tree.leaves(whole), strict=True
   ):
@@ -100,15 +100,15 @@ def test_a_loss_that_is_not_finite_stops_it(config, tmp_path):
   wild = config.copy_and_resolve_references()
   wild.learning_rate, wild.warmup = 1e30, 0
   with pytest.raises(FloatingPointError, match="At step 5 the loss is not finite"):
-    pretrain.fit(wild, tmp_path)
-  assert not (tmp_path / pretrain.FILE).exists()
+    training.fit(wild, tmp_path)
+  assert not (tmp_path / training.FILE).exists()
 
 
 def test_another_training_in_the_same_folder_is_refused(config, trained):
   other = config.copy_and_resolve_references()
   other.seed, other.log_every = 3, 1
-  with pytest.raises(ValueError, match="holds a training with other") as caught:
-    pretrain.fit(other, trained[0])
+  with pytest.raises(ValueError, match="holds a run with other") as caught:
+    training.fit(other, trained[0])
   assert str(caught.value).splitlines()[1:-1] == ["  config.seed: 0 there, 3 asked for"]
 
 
@@ -132,5 +132,5 @@ def test_settings_are_checked_before_anything_is_written(config, tmp_path, name,
   settings.assign(wrong, {name: value})
   says = rf"^config\.{re.escape(name)} is {value!r}; expected "
   with pytest.raises(ValueError, match=says):
-    pretrain.fit(wrong, tmp_path / "new")
+    training.fit(wrong, tmp_path / "new")
   assert not (tmp_path / "new").exists()

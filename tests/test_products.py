@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nps_jax.data import drawing
-from nps_jax.data import synthetic
+from nps_jax.drawn import drawing
+from nps_jax.drawn import synthetic
 
 FLAWS = [
   (product, flaw)

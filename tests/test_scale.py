@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 import runs
 
-from nps_jax import checkpoints
 from nps_jax import detector
 from nps_jax import distributed
-from nps_jax import interruption
-from nps_jax import telemetry
 from nps_jax import trainer
 from nps_jax.data import folder
 from nps_jax.data import pipeline
 from nps_jax.data import records
 from nps_jax.models import weights
+from nps_jax.runs import checkpoints
+from nps_jax.runs import interruption
+from nps_jax.runs import telemetry
 
 STEPS = 20
 SMALL = {"encoder__levels": (3,), "encoder__deepest": 3}

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nps_jax.data import forms
-from nps_jax.data import scenes
-from nps_jax.data import surfaces
+from nps_jax.pretraining import forms
+from nps_jax.pretraining import scenes
+from nps_jax.pretraining import surfaces
 
 SIDE = 64
 Y, X = (jnp.asarray(each, jnp.float32) for each in np.mgrid[:SIDE, :SIDE] / SIDE)

@@ -8,11 +8,11 @@ import pytest
 import runs
 
 from nps_jax import inference
-from nps_jax import telemetry
 from nps_jax import trainer
 from nps_jax.data import folder
 from nps_jax.data import sources
 from nps_jax.data import tfds_loco
+from nps_jax.runs import telemetry
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nps_jax.data import surfaces
+from nps_jax.pretraining import surfaces
 
 SIDE = 512
 AXIS = (np.arange(SIDE) + 0.5) / SIDE

@@ -11,10 +11,11 @@ import sys
 import pytest
 import runs
 
-from nps_jax import plan
-from nps_jax import provenance
 from nps_jax import sweep
-from nps_jax.data import synthetic
+from nps_jax.drawn import synthetic
+from nps_jax.runs import provenance
+from nps_jax.study import plan
+from nps_jax.study import runner
 
 # Of ml_collections, as it loads the config's file.
 pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")
@@ -42,10 +43,10 @@ def row(category, logical, structural):
 
 
 class Fake:
-  """Replaces sweep.command; remembers which runs were started."""
+  """Replaces runner.command; remembers which runs were started."""
 
   def __init__(self):
-    self.command = sweep.command
+    self.command = runner.command
     self.started = []
     self.taken = {}  # by the run's name: that of the run whose training it takes
     self.first = {}  # by the run's name: Python that is run before the results
@@ -396,7 +397,7 @@ def test_flags_are_passed_on_and_give_the_settings_that_were_planned(flags, tmp_
     deep = run.variant == "deep"
     assert config.encoder.levels == ((4,) if deep else (2, 3))
     assert config.scoring.global_weight == (0.0 if deep else 3.0)
-  words = sweep.command(found[0], ())
+  words = runner.command(found[0], ())
   assert words[:2] == [sys.executable, "-m"]
   assert tuple(words[2:-1]) == found[0].command
   assert words[-1] == f"--workdir={tmp_path / 'out/default/a/seed0'}"
@@ -410,7 +411,7 @@ def test_rivals_have_runs_of_their_own_beside_the_variants(fake, flags, tmp_path
   runs_of = {run.variant: run for run in plan.make([*flags, "--rivals"]).runs}
   for name in names[2:]:
     words = runs_of[name].command
-    assert words[:2] == ("nps_jax.rivals", f"--rival={name}")
+    assert words[:2] == ("nps_jax.study.rivals", f"--rival={name}")
     assert parsed(words[2:]) == runs_of[name].config
     assert words[2:-1] == runs_of["default"].command[1:-1]
 
@@ -422,7 +423,7 @@ def test_drawn_data_are_drawn_once_for_all_variants(fake, tmp_path, monkeypatch)
     drawn.append((*categories, seed))
     write(root, categories, seed=seed, size=size, counts=runs.COUNTS)
 
-  monkeypatch.setattr(sweep.synthetic, "write", small)
+  monkeypatch.setattr(runner.synthetic, "write", small)
   held = {"fine": {"image_size": 96}, "default": {}}
   flags = [
     *(f"--config={runs.CONFIGS / 'synthetic.py'}", "--config.image_size=32"),
@@ -435,7 +436,7 @@ def test_drawn_data_are_drawn_once_for_all_variants(fake, tmp_path, monkeypatch)
   assert roots == {seed: str(tmp_path / f"out/data/seed{seed}") for seed in (0, 5)}
   images = [pathlib.Path(root) / "tray/train/good/000.png" for root in roots.values()]
   assert images[0].read_bytes() != images[1].read_bytes()
-  with sweep.Image.open(images[0]) as image:
+  with runner.Image.open(images[0]) as image:
     assert image.size == (32, 32)  # of the sweep's config, though "fine" came first
   assert plan.make([*flags, "--categories=all"]).categories == synthetic.CATEGORIES
   write_variants(tmp_path, {"other": {"image_size": 128}})
@@ -546,7 +547,7 @@ def test_two_real_trainings_end_in_one_table(root, tmp_path, monkeypatch):
     held = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
     assert (held["seed"], held["data"]["category"]) == (3, "tray")
     assert held["scoring"]["image"] == image
-    log = (folder / sweep.LOG).read_text(encoding="utf-8")
+    log = (folder / runner.LOG).read_text(encoding="utf-8")
     assert "Calibrating tray" in log
     assert ("train: 100%" in log) == (variant != "image-max")
   times = [each.stat().st_mtime_ns for each in (tmp_path / "out").rglob("results.json")]

@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from nps_jax.data import drawing
 from nps_jax.data import folder
 from nps_jax.data import masks
 from nps_jax.data import records
-from nps_jax.data import synthetic
+from nps_jax.drawn import drawing
+from nps_jax.drawn import synthetic
 
 SIZE, COUNTS = 64, synthetic.Counts(2, 1, 1, 1)
 KINDS = {records.LOGICAL: True, records.STRUCTURAL: False}
@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_bytes_alone_or_among_others(root, tmp_path
 
 def test_another_process_writes_the_same_bytes(root, tmp_path):
   code = (
-    "import pathlib, sys; from nps_jax.data import synthetic;"
+    "import pathlib, sys; from nps_jax.drawn import synthetic;"
     "synthetic.write(pathlib.Path(sys.argv[1]), ['bottle'], seed=3, size=64,"
     " counts=synthetic.Counts(2, 1, 1, 1))"
   )

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from nps_jax import distributed
-from nps_jax import telemetry
+from nps_jax.runs import telemetry
 
 
 @pytest.fixture(autouse=True)

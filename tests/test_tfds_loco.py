@@ -18,8 +18,8 @@ from nps_jax.data import encoded
 from nps_jax.data import folder
 from nps_jax.data import masks
 from nps_jax.data import prepared
-from nps_jax.data import synthetic
 from nps_jax.data import tfds_loco
+from nps_jax.drawn import synthetic
 
 FEW = synthetic.Counts(train=3, validation=2, good=2, each=1)
 COUNTS = FEW._replace(each=3)  # some images with two flaws

@@ -7,17 +7,17 @@ import types
 import pytest
 import runs
 
-from nps_jax import evaluate
 from nps_jax import inference
-from nps_jax import interruption
 from nps_jax import train
+from nps_jax.runs import description
+from nps_jax.runs import interruption
 
 
 @pytest.fixture
 def door(root, tmp_path, monkeypatch):
   """The command's flags, without absl; its handler of SIGTERM is put back."""
   flags = {"WORKDIR": str(tmp_path), "MULTIHOST": False}
-  monkeypatch.setattr(train, "chosen", lambda: runs.config(root))
+  monkeypatch.setattr(train.console, "chosen", lambda flag: runs.config(root))
   for name, value in flags.items():
     monkeypatch.setattr(train, name, types.SimpleNamespace(value=value))
   before = signal.getsignal(signal.SIGTERM)
@@ -75,12 +75,12 @@ def test_results_that_are_there_are_shown_and_stay(door, tmp_path, capsys):
   run = bare_run(tmp_path)
   door.setattr(train.trainer, "fit", lambda config, workdir, trained: run)
   door.setattr(train.inference, "evaluate", fails_with(AssertionError()))
-  for name, text in ((evaluate.RESULTS, "[]"), ("results.md", "| a table |")):
+  for name, text in ((description.RESULTS, "[]"), ("results.md", "| a table |")):
     (tmp_path / name).write_text(text)
   train.main(["train"])
   told = capsys.readouterr().out
-  assert "| a table |" in told and str(tmp_path / evaluate.RESULTS) in told
-  assert (tmp_path / evaluate.RESULTS).read_text() == "[]"
+  assert "| a table |" in told and str(tmp_path / description.RESULTS) in told
+  assert (tmp_path / description.RESULTS).read_text() == "[]"
 
 
 def test_a_run_without_results_is_evaluated(door, tmp_path):
@@ -88,6 +88,6 @@ def test_a_run_without_results_is_evaluated(door, tmp_path):
   written = []
   door.setattr(train.trainer, "fit", lambda config, workdir, trained: run)
   door.setattr(train.inference, "evaluate", lambda given: [given])
-  door.setattr(train.evaluate, "publish", lambda *given: written.append(given))
+  door.setattr(train.table, "publish", lambda *given: written.append(given))
   train.main(["train"])
-  assert written == [([run], tmp_path / evaluate.RESULTS)]
+  assert written == [([run], tmp_path / description.RESULTS)]

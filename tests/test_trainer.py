@@ -11,10 +11,10 @@ from PIL import Image
 import pytest
 import runs
 
-from nps_jax import checkpoints
 from nps_jax import inference
-from nps_jax import telemetry
 from nps_jax import trainer
+from nps_jax.runs import checkpoints
+from nps_jax.runs import telemetry
 
 PARTS = (
   *("logical/reconstruction", "logical/local", "structural/reconstruction"),
@@ -218,3 +218,9 @@ def test_the_rate_falls_to_a_tenth_late(root):
     moves.append(np.asarray(change))
   want = np.outer([0.5] * 8 + [0.05] * 2, [-1, 1])
   np.testing.assert_allclose(moves, want, rtol=1e-4)  # Adam in float32
+
+
+def test_what_an_opened_run_holds_can_be_indexed_by_traced_values(run):
+  opened = inference.open_run(run.folder)
+  leaves = jax.tree.leaves((opened.frozen, opened.variables))
+  assert leaves and all(isinstance(leaf, jax.Array) for leaf in leaves)

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from nps_jax.data.products import tray
+from nps_jax.drawn import tray
 
 LEFT, TOP, WIDTH, HEIGHT, WALL = 0.08, 0.125, 0.21, 0.25, 0.018
 CELLS = set(itertools.product(range(3), range(4)))

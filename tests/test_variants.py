@@ -6,7 +6,7 @@ import pytest
 import runs
 
 from nps_jax import config as settings
-from nps_jax import variants
+from nps_jax.study import variants
 
 ABLATION = runs.CONFIGS / "ablation.py"
 OTHER = ("ablation", "pretrain")  # no config of a training of the method
@@ -64,7 +64,7 @@ def test_a_variant_changes_its_fields_and_nothing_else():
   fields = {"codebook.size": 64, "scoring.global_weight": 0, "encoder.levels": (3,)}
   found = variants.changed(config, "v", fields)
   assert config == settings.defaults() and found.is_locked and found.codebook.is_locked
-  before, after = variants.leaves(config), variants.leaves(found)
+  before, after = settings.leaves(config), settings.leaves(found)
   assert {name: after[name] for name in after if after[name] != before[name]} == fields
   assert type(found.scoring.global_weight) is float
 
@@ -102,7 +102,7 @@ def test_every_variant_of_the_ablation_fits_every_config(name):
   known = variants.read(ABLATION)
   assert len(known) >= 20
   for variant, fields in known.items():
-    found = variants.leaves(variants.changed(base(name), variant, fields))
+    found = settings.leaves(variants.changed(base(name), variant, fields))
     assert {field: found[field] for field in fields} == dict(fields)
 
 

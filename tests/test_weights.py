@@ -17,8 +17,8 @@ import pytest
 import safetensors.numpy
 
 from nps_jax.models import encoder
-from nps_jax.models import hub
 from nps_jax.models import weights
+from nps_jax.pretrained import hub
 
 CLASSIFIER = {
   "fc.weight": np.zeros((10, 512), np.float32),

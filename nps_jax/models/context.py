@@ -20,8 +20,8 @@ import ml_collections
 import numpy as np
 
 from nps_jax import config as settings
-from nps_jax import files
-from nps_jax.models import clip
+from nps_jax.pretrained import clip
+from nps_jax.runs import files
 
 SOURCES = ("clip", "vectors", "image", "learned", "none")
 CACHE = "~/.cache/nps_jax"

@@ -12,12 +12,12 @@ from jaxtyping import Float32, UInt8
 import ml_collections
 import numpy as np
 
-from nps_jax import files
 from nps_jax.data import decoding
 from nps_jax.data import encoded
 from nps_jax.data import records
-from nps_jax.models import clip
 from nps_jax.models import context
+from nps_jax.pretrained import clip
+from nps_jax.runs import files
 
 BATCH = 16
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from nps_jax.data import listing
 from nps_jax.models import encoder
-from nps_jax.models import hub
-from nps_jax.models import tensorfile
+from nps_jax.pretrained import hub
+from nps_jax.pretrained import tensorfile
 
 Tree = Any  # a nested dict of arrays
 Path = tuple[str, ...]

@@ -7,7 +7,7 @@ import json
 import pathlib
 from typing import NamedTuple
 
-from nps_jax import files
+from nps_jax.runs import files
 
 REGIONS = {  # title and the limit that the field quotes
   "au_spro": ("AU-sPRO@0.05", "0.05"),
@@ -152,6 +152,18 @@ def to_csv(results: Sequence[Mapping]) -> str:
   writer.writeheader()
   writer.writerows(rows)
   return text.getvalue()
+
+
+def publish(results: Sequence[Mapping], path: pathlib.Path) -> None:
+  """Writes the results and, beside them, CSV and Markdown; prints the latter."""
+  write(results, path)
+  show(path)
+
+
+def show(path: pathlib.Path) -> None:
+  """Prints the results that `publish` wrote."""
+  print(path.with_suffix(".md").read_text(encoding="utf-8"))
+  print(f"Written: {path}, and beside it .csv and .md")
 
 
 def write(results: Sequence[Mapping], path: pathlib.Path) -> None:

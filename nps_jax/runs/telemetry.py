@@ -10,7 +10,7 @@ import time
 import tqdm
 
 from nps_jax import distributed
-from nps_jax import files
+from nps_jax.runs import files
 
 FILE = "metrics.jsonl"
 

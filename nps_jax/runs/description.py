@@ -1,17 +1,18 @@
 """What config.json says of a run: its settings, and on which data and encoder it is."""
 
+from collections.abc import Callable, Mapping, Sequence
 import json
 import pathlib
 from typing import Any, NamedTuple
 
-from flax import traverse_util
 import ml_collections
 
 from nps_jax import config as settings
 from nps_jax import distributed
-from nps_jax import integrity
+from nps_jax.runs import integrity
 
 CONFIG = "config.json"
+RESULTS = "results.json"  # beside it .csv and .md
 ANEW = "Bring an intact copy of both, or train anew in another --workdir."
 
 # Fields that may differ when a run goes on: they change neither model nor data order.
@@ -43,18 +44,6 @@ def write(workdir: pathlib.Path, about: Description) -> None:
   Raises:
     ValueError: the workdir holds a run with other settings; lists the differences.
   """
-  if (workdir / CONFIG).exists():
-    found = read(workdir)
-    differing = _differences(found, about)
-    if differing:
-      raise ValueError(
-        f"{workdir} holds a run with other settings:\n  "
-        + "\n  ".join(differing)
-        + "\nUse another --workdir, or give the settings of that run to go on with it."
-      )
-    return
-  if not distributed.is_lead():
-    return
   content = {
     "config": about.config.to_dict(),
     "categories": list(about.categories),
@@ -62,8 +51,44 @@ def write(workdir: pathlib.Path, about: Description) -> None:
     "encoder": about.encoder,
     "images": about.images,
   }
-  text = json.dumps(content, indent=2) + "\n"
-  integrity.write(workdir / CONFIG, text.encode())
+  claim(workdir / CONFIG, content, lambda: _differences(read(workdir), about))
+
+
+def claim(
+  path: pathlib.Path,
+  content: Mapping[str, Any],
+  differences: Callable[[], Sequence[str]],
+) -> None:
+  """Makes the file's folder that of a run: writes what it is, or checks what is there.
+
+  Args:
+    content: what the file is to say, as JSON; only the lead host writes it.
+    differences: a line for each setting in which the file that is there differs.
+
+  Raises:
+    ValueError: the folder holds a run with other settings; lists the differences.
+  """
+  if not path.exists():
+    if distributed.is_lead():
+      integrity.write(path, f"{json.dumps(content, indent=2)}\n".encode())
+    return
+  lines = differences()
+  if lines:
+    raise ValueError(
+      "\n  ".join([f"{path.parent} holds a run with other settings:", *lines])
+      + "\nUse another --workdir, or give the settings of that run to go on with it."
+    )
+
+
+def compare(
+  stored: Mapping[str, Any], wanted: Mapping[str, Any], place: str = "there"
+) -> list[str]:
+  """A line for each setting, by its name, that differs from the one asked for."""
+  return [
+    f"{name}: {stored.get(name)!r} {place}, {value!r} asked for"
+    for name, value in wanted.items()
+    if stored.get(name) != value
+  ]
 
 
 def read(workdir: pathlib.Path) -> Description:
@@ -81,15 +106,13 @@ def read(workdir: pathlib.Path) -> Description:
     )
   content = json.loads(integrity.read(path, ANEW))
   config = settings.defaults()
-  held, known = (
-    set(traverse_util.flatten_dict(each, sep="."))
-    for each in (content["config"], config.to_dict())
-  )
-  if held != known:
+  stored = set(settings.leaves(ml_collections.ConfigDict(content["config"])))
+  current = set(settings.leaves(config))
+  if stored != current:
     raise ValueError(
       f"{path} was written by another version of this package: it lacks the settings "
-      f"{sorted(known - held)} and has {sorted(held - known)} besides. Use that "
-      "version, or train anew in another --workdir."
+      f"{sorted(current - stored)} and has {sorted(stored - current)} besides. Use "
+      "that version, or train anew in another --workdir."
     )
   config.update(_tuples(content["config"]))
   return Description(
@@ -108,7 +131,7 @@ def check_trained(trained: pathlib.Path, about: Description) -> None:
     FileNotFoundError: `trained` is not a run.
     ValueError: it differs in more than what is scored; lists the differences.
   """
-  differing = _differences(read(trained), about, trained, scored=False)
+  differing = _differences(read(trained), about, f"in {trained}", scored=False)
   if differing:
     raise ValueError(
       f"{trained} was trained with other settings:\n  "
@@ -118,9 +141,9 @@ def check_trained(trained: pathlib.Path, about: Description) -> None:
 
 
 def _differences(
-  found: Description,
+  stored: Description,
   wanted: Description,
-  place: pathlib.Path | str = "the workdir",
+  place: str = "in the workdir",
   *,
   scored: bool = True,
 ) -> list[str]:
@@ -129,25 +152,17 @@ def _differences(
   Args:
     scored: whether those that are read after the training count.
   """
-  pairs = {
-    "categories": (found.categories, wanted.categories),
-    "encoder": (found.encoder, wanted.encoder),
-    "normal images, as SHA-256": (found.images, wanted.images),
-  }
-  flat = [
-    traverse_util.flatten_dict(each.config.to_dict(), sep=".")
-    for each in (found, wanted)
-  ]
-  pairs |= {
-    f"config.{name}": (old, flat[1][name])
-    for name, old in flat[0].items()
-    if scored or not settings.is_scored(name)
-  }
-  return [
-    f"{name}: {old!r} in {place}, {new!r} asked for"
-    for name, (old, new) in pairs.items()
-    if old != new and name.removeprefix("config.") not in FREE
-  ]
+
+  def told(about: Description) -> dict[str, Any]:
+    fields = {
+      f"config.{name}": value
+      for name, value in settings.leaves(about.config).items()
+      if name not in FREE and (scored or not settings.is_scored(name))
+    }
+    rest = {"encoder": about.encoder, "normal images, as SHA-256": about.images}
+    return {"categories": about.categories} | rest | fields
+
+  return compare(told(stored), told(wanted), place)
 
 
 def _tuples(value: Any) -> Any:

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-from nps_jax.data import forms
-from nps_jax.data import surfaces
+from nps_jax.pretraining import forms
+from nps_jax.pretraining import surfaces
 
 FEWEST, OBJECTS = 3, 9  # in a scene
 FORMS, SURFACES = 3, 3  # of a kit

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from nps_jax.data import drawing
+from nps_jax.drawn import drawing
 
 LEVEL = 0.36  # of the juice's surface
 JUICES = {

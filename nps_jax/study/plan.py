@@ -10,9 +10,9 @@ import ml_collections
 from ml_collections import config_flags
 
 from nps_jax import config as settings
-from nps_jax import variants
 from nps_jax.data import folder
-from nps_jax.data import synthetic
+from nps_jax.drawn import synthetic
+from nps_jax.study import variants
 
 UNIFIED = "unified"  # folder of one model of all the categories
 USAGE = """
@@ -136,7 +136,7 @@ def make(arguments: Sequence[str]) -> Sweep:
   categories = _categories(config, flags.categories)
   runs = []
   for name in dict.fromkeys(owner.values()):
-    changed = variants.leaves(configs[name])
+    changed = settings.leaves(configs[name])
     fields = given | {field: changed[field] for field in known[name]}
     for group in [categories] if flags.unified else [(each,) for each in categories]:
       middle = UNIFIED if flags.unified else group[0]
@@ -145,7 +145,7 @@ def make(arguments: Sequence[str]) -> Sweep:
         if drawn:
           own["data.root"] = str(out / variants.DATA / f"seed{seed}")
         place = f"{name}/{middle}/seed{seed}"
-        wanted = variants.assigned(configs[name], own)
+        wanted = settings.assigned(configs[name], own)
         command = _command(name, file, fields | own)
         runs.append(Run(place, name, group, seed, out / place, wanted, command))
   return Sweep(
@@ -159,7 +159,7 @@ def trained_alike(one: Run, other: Run) -> bool:
   trained = [
     {
       field: value
-      for field, value in variants.leaves(run.config).items()
+      for field, value in settings.leaves(run.config).items()
       if not settings.is_scored(field)
     }
     for run in (one, other)
@@ -172,7 +172,7 @@ def _command(variant: str, file: str, fields: Mapping[str, Any]) -> tuple[str, .
   """The module that does it, and its flags."""
   words = ["nps_jax.train"]
   if variant in variants.RIVALS:
-    words = ["nps_jax.rivals", f"--rival={variant}"]
+    words = ["nps_jax.study.rivals", f"--rival={variant}"]
   # One flag a field: of tuples, a second one would add to the first.
   texts = [variants.flag(*each) for each in fields.items()]
   return (*words, f"--config={file}", *texts)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nps_jax.data import drawing
+from nps_jax.drawn import drawing
 
 LONG, SHORT, SHAFT = 0.30, 0.19, 0.030
 NUT, WASHER = 0.046, 0.047  # outer radius

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Float32, UInt8
 import numpy as np
 import safetensors
 
-from nps_jax.models import hub
+from nps_jax.pretrained import hub
 
 MODEL_FILES = (  # that CLIP's text side needs, with their alternatives
   ("config.json",),

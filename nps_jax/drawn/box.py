@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from nps_jax.data import drawing
+from nps_jax.drawn import drawing
 
 LEFT, RIGHT = (0.105, 0.475), (0.525, 0.895)  # of the compartments, in x
 TOP, BOTTOM = 0.16, 0.84

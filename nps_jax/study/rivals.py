@@ -19,14 +19,10 @@ import numpy as np
 
 from nps_jax import config as settings
 from nps_jax import console
-from nps_jax import description
 from nps_jax import detector
-from nps_jax import evaluate
 from nps_jax import gaussian
 from nps_jax import inference
 from nps_jax import scoring
-from nps_jax import train
-from nps_jax import variants
 from nps_jax.data import checking
 from nps_jax.data import decoding
 from nps_jax.data import pipeline
@@ -35,8 +31,11 @@ from nps_jax.data import sources
 from nps_jax.metrics import category
 from nps_jax.models import memory
 from nps_jax.models import weights
+from nps_jax.report import table
+from nps_jax.runs import description
+from nps_jax.runs import files
+from nps_jax.study import variants
 
-RIVAL = flags.DEFINE_enum("rival", None, variants.RIVALS, "Which of the two.")
 SHARE = 0.1  # of all patches that the memory keeps
 
 MOMENTS = (np.mean, np.std)
@@ -148,7 +147,7 @@ def run(name: str, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> 
   model = detector.Detector(config, names, loaded.deepest, None)
   results = [measure(name, model, loaded.params, data) for data in datasets]
   extra = {"steps": 0, "seconds": None, "config_hash": settings.fingerprint(config)}
-  evaluate.publish([each | extra for each in results], workdir / evaluate.RESULTS)
+  table.publish([each | extra for each in results], workdir / description.RESULTS)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -156,11 +155,14 @@ def main(argv: Sequence[str]) -> None:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Settings need --config.")
   console.listen()
   try:
-    run(RIVAL.value, train.chosen(), train.local(train.WORKDIR.value))
+    run(flags.FLAGS.rival, console.chosen("config"), files.local(flags.FLAGS.workdir))
   except (ValueError, OSError) as error:
     raise SystemExit(f"Error: {error}") from error
 
 
 if __name__ == "__main__":
+  console.define_config()
+  flags.DEFINE_string("workdir", None, "Folder of its results.")
+  flags.DEFINE_enum("rival", None, variants.RIVALS, "Which of the two.")
   flags.mark_flags_as_required(["rival", "config", "workdir"])
   app.run(main)

@@ -10,7 +10,7 @@ import pathlib
 from jaxtyping import Shaped
 import numpy as np
 
-from nps_jax import files
+from nps_jax.runs import files
 
 SUFFIX = ".sha256"
 SUMS = "SHA256SUMS"

@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from nps_jax.report import sweep_table
+from nps_jax.study import table
 
 METRICS = (
   "image_auroc.logical",
@@ -33,7 +33,7 @@ def result(logical, structural=0.5, pooled=0.6, au_spro=0.25, au_pro=None):
 
 
 def entry(variant, category, seed, *values, **named):
-  return sweep_table.Entry(variant, category, seed, result(*values, **named))
+  return table.Entry(variant, category, seed, result(*values, **named))
 
 
 def line_of(lines, variant, category):
@@ -45,7 +45,7 @@ def line_of(lines, variant, category):
 
 def test_three_seeds_by_hand():
   entries = [entry("v", "a", seed, value) for seed, value in enumerate((0.8, 0.9, 1.0))]
-  (line,) = sweep_table.summarise(entries, ["v"], ["a"], [0, 1, 2])
+  (line,) = table.summarise(entries, ["v"], ["a"], [0, 1, 2])
   figure = line["metrics"]["image_auroc.logical"]
   assert figure["mean"] == pytest.approx(0.9) and figure["sd"] == pytest.approx(0.1)
   assert figure["values"] == [0.8, 0.9, 1.0] and line["seeds"] == [0, 1, 2]
@@ -65,7 +65,7 @@ def test_every_figure_is_numpy_s():
     for j, category in enumerate(categories)
     for k, seed in enumerate(seeds)
   ]
-  lines = sweep_table.summarise(entries, variants, categories, seeds)
+  lines = table.summarise(entries, variants, categories, seeds)
   assert len(lines) == 2 * (1 + 3)
   logical, structural, pooled, au_spro, au_pro = np.moveaxis(values, -1, 0)
   mean = (logical + structural) / 2
@@ -76,7 +76,7 @@ def test_every_figure_is_numpy_s():
         figure = line_of(lines, variant, category)["metrics"][name]
         assert figure["mean"] == pytest.approx(per_seed[i, j].mean(), rel=1e-12)
         assert figure["sd"] == pytest.approx(per_seed[i, j].std(ddof=1), rel=1e-12)
-      figure = line_of(lines, variant, sweep_table.MEAN)["metrics"][name]
+      figure = line_of(lines, variant, table.MEAN)["metrics"][name]
       over = per_seed[i].mean(axis=0)
       assert figure["mean"] == pytest.approx(over.mean(), rel=1e-12)
       assert figure["sd"] == pytest.approx(over.std(ddof=1), rel=1e-12)
@@ -88,8 +88,8 @@ def test_the_mean_over_categories_is_of_seeds_that_have_them_all():
     entry("v", "a", 1, 0.9),
     entry("v", "b", 0, 0.7),
   ]
-  lines = sweep_table.summarise(entries, ["v"], ["a", "b"], [0, 1])
-  whole = line_of(lines, "v", sweep_table.MEAN)
+  lines = table.summarise(entries, ["v"], ["a", "b"], [0, 1])
+  whole = line_of(lines, "v", table.MEAN)
   assert whole["seeds"] == [0] and whole["seeds_asked"] == [0, 1]
   figure = whole["metrics"]["image_auroc.logical"]
   assert figure["mean"] == pytest.approx(0.6) and figure["sd"] is None
@@ -102,8 +102,8 @@ def test_cells_say_mean_deviation_and_missing_seeds():
     entry("full", "a", 1, 0.9),
     entry("half", "a", 1, 0.75, au_spro=None),
   ]
-  lines = sweep_table.summarise(entries, ["full", "half", "none"], ["a"], [0, 1])
-  text = sweep_table.to_markdown(lines, ["Failed: half/a/seed0."])
+  lines = table.summarise(entries, ["full", "half", "none"], ["a"], [0, 1])
+  text = table.to_markdown(lines, ["Failed: half/a/seed0."])
   assert text.splitlines()[:7] == [
     "## a",
     "",
@@ -123,8 +123,8 @@ def test_the_mean_comes_first_and_regions_that_no_line_has_are_left_out():
     entry("v", "a", 0, None, au_spro=None, au_pro=0.9),
     entry("v", "b", 0, None, au_spro=None, au_pro=0.8),
   ]
-  lines = sweep_table.summarise(entries, ["v"], ["a", "b"], [0])
-  text = sweep_table.to_markdown(lines, [])
+  lines = table.summarise(entries, ["v"], ["a", "b"], [0])
+  text = table.to_markdown(lines, [])
   titles = [each for each in text.splitlines() if each.startswith("#")]
   assert titles == ["## Mean over categories", "## a", "## b"]
   assert "| variant | AUROC logical | structural | mean | pooled | AU-PRO@0.3 |" in text
@@ -133,8 +133,8 @@ def test_the_mean_comes_first_and_regions_that_no_line_has_are_left_out():
 
 def test_csv_has_full_precision_and_empty_cells():
   entries = [entry("v", "a", 0, 1 / 3), entry("v", "a", 1, 2 / 3, au_spro=0.5)]
-  lines = sweep_table.summarise(entries, ["v", "w"], ["a"], [0, 1, 2])
-  rows = list(csv.DictReader(io.StringIO(sweep_table.to_csv(lines))))
+  lines = table.summarise(entries, ["v", "w"], ["a"], [0, 1, 2])
+  rows = list(csv.DictReader(io.StringIO(table.to_csv(lines))))
   assert [row["variant"] for row in rows] == ["v", "w"]
   assert (rows[0]["seeds"], rows[0]["seeds_asked"]) == ("2", "3")
   assert float(rows[0]["image_auroc.logical.mean"]) == pytest.approx(0.5, rel=1e-15)

@@ -24,3 +24,13 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
 def write_text(path: pathlib.Path, content: str) -> None:
   r"""Like write_bytes, in UTF-8; a file name's bytes that are none become \udc.."""
   write_bytes(path, content.encode("utf-8", "backslashreplace"))
+
+
+def local(workdir: str) -> pathlib.Path:
+  """The folder of the run; ValueError if it is a bucket's address."""
+  if "://" in workdir:
+    raise ValueError(
+      f"--workdir is {workdir}; expected a folder. Where several hosts train, use one "
+      "that all of them have mounted, by NFS for instance."
+    )
+  return pathlib.Path(workdir)

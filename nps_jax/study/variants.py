@@ -10,7 +10,6 @@ import re
 import types
 from typing import Any
 
-from flax import traverse_util
 import ml_collections
 
 from nps_jax import config as settings
@@ -18,7 +17,7 @@ from nps_jax.data import listing
 
 Fields = Mapping[str, Any]
 DEFAULT = {"default": {}}  # where no file is given
-RIVALS = ("patch-memory", "pooled-gaussian")  # detectors of nps_jax.rivals
+RIVALS = ("patch-memory", "pooled-gaussian")  # detectors of nps_jax.study.rivals
 NAME = re.compile(r"[A-Za-z0-9+_][A-Za-z0-9+_.-]*")  # it is a folder's name, too
 DATA = "data"  # folder of a sweep that is no variant's: what is drawn for all of them
 FIXED = ("seed", "data.category", "data.root", "data.synthetic")  # one for all variants
@@ -86,11 +85,6 @@ def choose(known: Sequence[str], text: str) -> tuple[str, ...]:
   return tuple(name for name in known if name in named)
 
 
-def leaves(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Every field by its dotted name."""
-  return traverse_util.flatten_dict(config.to_dict(), sep=".")
-
-
 def changed(
   config: ml_collections.ConfigDict, name: str, fields: Fields
 ) -> ml_collections.ConfigDict:
@@ -100,25 +94,16 @@ def changed(
     ValueError: a field does not exist, may not vary, or has a value of another type or
       out of its range; names the variant.
   """
-  known = leaves(config)
+  known = settings.leaves(config)
   checked = {
     field: _checked(known, name, field, value) for field, value in fields.items()
   }
-  found = assigned(config, checked)
+  found = settings.assigned(config, checked)
   try:
     settings.validate(found)
   except ValueError as error:
     raise ValueError(f"Variant {name!r}: {error}") from error
   return found
-
-
-def assigned(
-  config: ml_collections.ConfigDict, fields: Fields
-) -> ml_collections.ConfigDict:
-  """A locked copy of the config with other values for fields that it has."""
-  copy = config.copy_and_resolve_references()
-  settings.assign(copy, fields)
-  return copy.lock()
 
 
 def flag(field: str, value: Any) -> str:

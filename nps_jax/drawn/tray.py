@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from nps_jax.data import drawing
+from nps_jax.drawn import drawing
 
 ROWS, COLUMNS = 3, 4
 LEFT, TOP, WIDTH, HEIGHT = 0.08, 0.125, 0.21, 0.25  # of the first compartment

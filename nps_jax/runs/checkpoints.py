@@ -14,8 +14,8 @@ import orbax.checkpoint as ocp
 import safetensors.numpy
 
 from nps_jax import distributed
-from nps_jax import integrity
-from nps_jax import telemetry
+from nps_jax.runs import integrity
+from nps_jax.runs import telemetry
 
 Tree = Any
 STEPS = "checkpoints"

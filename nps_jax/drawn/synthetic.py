@@ -1,6 +1,6 @@
 """Writes drawn products in the layout of MVTec LOCO AD.
 
-python -m nps_jax.data.synthetic --out=DIR --categories=tray,bottle --seed=0 --size=256
+python -m nps_jax.drawn.synthetic --out=DIR --categories=tray,bottle --seed=0 --size=256
 
 Normal images vary in pose, light, lens, sensor, colours and sizes; anomalous ones break
 a rule of the product (logical) or damage it (structural). The rules mirror LOCO's.
@@ -19,13 +19,13 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from nps_jax.data import drawing
 from nps_jax.data import listing
 from nps_jax.data import records
-from nps_jax.data.products import bag
-from nps_jax.data.products import bottle
-from nps_jax.data.products import box
-from nps_jax.data.products import tray
+from nps_jax.drawn import bag
+from nps_jax.drawn import bottle
+from nps_jax.drawn import box
+from nps_jax.drawn import drawing
+from nps_jax.drawn import tray
 
 PRODUCTS = {"tray": tray, "bottle": bottle, "bag": bag, "box": box}
 CATEGORIES = tuple(PRODUCTS)

@@ -7,7 +7,7 @@ import subprocess
 
 def package() -> dict[str, str | None]:
   """This package's version, and the commit where it lies in a git repository."""
-  root = pathlib.Path(__file__).resolve().parent.parent
+  root = pathlib.Path(__file__).resolve().parents[2]
   try:
     version = importlib.metadata.version("nps_jax")
   except importlib.metadata.PackageNotFoundError:
