@@ -12,7 +12,6 @@ import sys
 
 from absl import app
 from absl import flags
-from ml_collections import config_flags
 
 from nps_jax import console
 from nps_jax.pretraining import training
@@ -36,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  config_flags.DEFINE_config_file("config", None, "configs/pretrain.py.")
+  console.define_config(fields=("kits", "photographs"))
   flags.DEFINE_string("workdir", None, "Folder of the training.")
-  flags.mark_flags_as_required(["config", "workdir"])
-  app.run(main)
+  flags.mark_flag_as_required("workdir")
+  console.run(main)

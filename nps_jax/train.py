@@ -82,5 +82,5 @@ def draw(config, root: pathlib.Path) -> pathlib.Path:
 
 
 if __name__ == "__main__":
-  flags.mark_flags_as_required(["config", "workdir"])
-  app.run(main)
+  flags.mark_flag_as_required("workdir")
+  console.run(main)

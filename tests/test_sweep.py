@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 
+from absl import flags as absl_flags
+from ml_collections import config_flags
 import pytest
 import runs
 
@@ -74,7 +76,7 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch):
   held = Fake()
-  monkeypatch.setattr(sweep, "command", held)
+  monkeypatch.setattr(runner, "command", held)
   return held
 
 
@@ -102,11 +104,9 @@ def stored(tmp_path):
 
 def parsed(texts):
   """The config that nps_jax.train would have under these flags."""
-  held = sweep.plan.absl_flags.FlagValues()
+  held = absl_flags.FlagValues()
   argv = ["train", *texts]
-  plan.config_flags.DEFINE_config_file(
-    "config", None, "", flag_values=held, sys_argv=argv
-  )
+  config_flags.DEFINE_config_file("config", None, "", flag_values=held, sys_argv=argv)
   assert held(argv) == ["train"]
   return held["config"].value
 
@@ -457,7 +457,8 @@ def test_drawn_data_are_drawn_once_for_all_variants(fake, tmp_path, monkeypatch)
     (["--config.codebook.size=few"], r"codebook\.size=few: invalid literal"),
     (["--config.codebook.size=0"], r"config\.codebook\.size is 0; expected 1 or more"),
     (["--confg=3"], "Unknown command line flag 'confg'"),
-    (["--config=lost.py"], r"No such file or directory: 'lost\.py'"),
+    (["--config=lost.py"], r"There is no file lost\.py; give --config=FILE\.py or a n"),
+    (["--config=pretrain"], "a config of something else: it has no checkpoint"),
     (["--config.seed=3"], r"--config\.seed is given; a sweep has --seeds for that"),
     (["--config.data.category=a"], "a sweep has --categories for that"),
     (["--config.data.root="], r"config\.data\.root is empty\. Give --config\.data\.r"),

@@ -10,6 +10,7 @@ import ml_collections
 from ml_collections import config_flags
 
 from nps_jax import config as settings
+from nps_jax import console
 from nps_jax.data import folder
 from nps_jax.drawn import synthetic
 from nps_jax.study import variants
@@ -58,7 +59,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   )
   add = parser.add_argument
   add("--out", required=True, type=pathlib.Path, help="folder of the runs and tables")
-  add("--variants", type=pathlib.Path, metavar="FILE.py", help="has get_variants()")
+  add("--variants", metavar="FILE.py", help="has get_variants(); ablation is one")
   add("--only", metavar="NAMES", help="of the variants, commas between them")
   add("--categories", default="all", metavar="NAMES", help="default: all")
   add("--seeds", type=_seeds, default=(0, 1, 2), help="default: 0,1,2")
@@ -86,21 +87,17 @@ def load(
 
   Raises:
     ValueError: a flag is unknown or its value wrong, or there is no --config.
-    OSError: there is no such file.
   """
-  held, argv = absl_flags.FlagValues(), ["sweep", *arguments]
-  config_flags.DEFINE_config_file("config", None, "", flag_values=held, sys_argv=argv)
+  values, argv = absl_flags.FlagValues(), ["sweep", *arguments]
+  console.define_config(values, argv)
+  left = console.read(argv, values)[1:]
+  config = console.chosen("config", values)
+  given = dict(config_flags.get_override_values(values["config"]))
   try:
-    left = held(argv)[1:]
-    config = held["config"].value
-    if config is None:
-      raise ValueError("--config is missing; give a file of configs/.")
-    given = dict(config_flags.get_override_values(held["config"]))
-    settings.apply_variant(config, given)
     settings.validate(config)
-    file = config_flags.get_config_filename(held["config"])
-  except (absl_flags.Error, AttributeError, KeyError, TypeError) as error:
+  except TypeError as error:
     raise ValueError(f"The flags cannot be read: {error}") from error
+  file = console.find(config_flags.get_config_filename(values["config"]))
   if left:
     raise ValueError(
       f"Unexpected arguments: {left}. Settings need --config.NAME=VALUE."
@@ -122,7 +119,9 @@ def make(arguments: Sequence[str]) -> Sweep:
   out = flags.out.expanduser().absolute()
   if out.exists() and not out.is_dir():
     raise ValueError(f"--out={flags.out} is a file; expected a folder, new or not.")
-  known = variants.read(flags.variants) if flags.variants else variants.DEFAULT
+  known = variants.DEFAULT
+  if flags.variants is not None:
+    known = variants.read(pathlib.Path(console.find(flags.variants, "variants")))
   rivals = variants.RIVALS if flags.rivals else ()
   known = known | {name: {} for name in rivals}
   every = tuple(known)

@@ -164,5 +164,5 @@ if __name__ == "__main__":
   console.define_config()
   flags.DEFINE_string("workdir", None, "Folder of its results.")
   flags.DEFINE_enum("rival", None, variants.RIVALS, "Which of the two.")
-  flags.mark_flags_as_required(["rival", "config", "workdir"])
-  app.run(main)
+  flags.mark_flags_as_required(["rival", "workdir"])
+  console.run(main)
