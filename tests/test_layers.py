@@ -22,6 +22,7 @@ FLOORS = {
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 FLOOR[""] = -1  # nps_jax/__init__.py, which every import runs first
 FOREIGN = {"torch", "torchvision", "tensorflow"}
+ALONE = {"transformers": "pretrained.clip"}  # what one module alone may import
 LONGEST = 350  # lines
 
 
@@ -79,6 +80,8 @@ def problems(texts):
     for each in imported(text):
       if FOREIGN & set(each.split(".")):
         lines.append(f"{name} imports {each}")
+      if name != ALONE.get(each.split(".")[0], name):
+        lines.append(f"{name} imports {each}, which is {ALONE[each.split('.')[0]]}'s")
       if each.startswith("."):
         lines.append(f"{name} imports {each}, relative to itself")
     if text.count("\n") > LONGEST:
@@ -95,6 +98,8 @@ def test_the_house_stands():
   assert {"", "trainer", "drawn.box", "models.encoder"} <= set(texts)
   edges = house(texts)
   assert {"inference", "data.pipeline", "models.weights"} <= edges["trainer"]
+  for outer, name in ALONE.items():
+    assert outer in imported(texts[name])
   assert {target for targets in edges.values() for target in targets} <= set(texts)
   assert problems(texts) == []
 
@@ -137,6 +142,10 @@ def test_every_name_in_the_table_is_a_module():
       "models.weights imports safetensors.torch.load_file",
     ),
     ({"losses": "import tensorflow as tf\n"}, "losses imports tensorflow"),
+    (
+      {"models.context": "def f():\n  from transformers.models import clip\n"},
+      "models.context imports transformers.models.clip, which is pretrained.clip's",
+    ),
     (
       {"models.logical": "from . import fusion\n"},
       "models.logical imports ..fusion, relative to itself",
