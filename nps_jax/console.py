@@ -93,14 +93,14 @@ class _ConfigParser(flags.ArgumentParser):
     self.fields = fields
 
   def parse(self, argument: str) -> ml_collections.ConfigDict:
-    path, *rest = _parts(find(argument))
+    path, *options = _parts(find(argument))
     loader = importlib.machinery.SourceFileLoader("config_file", path)
     module = importlib.util.module_from_spec(
       importlib.util.spec_from_loader(loader.name, loader)
     )
     try:
       loader.exec_module(module)
-      config = module.get_config(*rest).lock()
+      config = module.get_config(*options).lock()
       there = settings.leaves(config)
     except Exception as error:
       frames = traceback.extract_tb(error.__traceback__)

@@ -69,7 +69,7 @@ def python(wheel, tmp_path_factory):
   # Folders that a .pth file names are searched after the wheel, and without their own
   # .pth files, one of which leads to the repository.
   shared = [
-    each for each in sys.path if each.endswith(("site-packages", "dist-packages"))
+    path for path in sys.path if path.endswith(("site-packages", "dist-packages"))
   ]
   (packages / "shared.pth").write_text("\n".join(shared))
   return python
