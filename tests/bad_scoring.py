@@ -242,7 +242,7 @@ OTHERS = (  # whose first flag is the command
     "drawn products that are there already",
     trees.write("drawn/tray/notes.txt", b"old"),
     "HERE/drawn/tray exists already. Remove it, or choose another folder.",
-    ("data.synthetic", "--out=HERE/drawn", "--categories=box,tray"),
+    ("drawn.synthetic", "--out=HERE/drawn", "--categories=box,tray"),
   ),
   trees.Case(
     "vectors that are there already",
