@@ -6,8 +6,8 @@ python -m nps_jax.sweep --config=configs/loco.py --variants=configs/ablation.py 
 
 --only=NAME,NAME runs some of them. Variants with the same settings share their runs,
 and those that differ only in what is scored share their training. Scores on the drawn
-products, with commands and hardware: configs/RESULTS.md. Of configs/loco.py nothing is
-measured yet.
+products, with commands and hardware: configs/results/RESULTS.md. Of configs/loco.py
+nothing is measured yet.
 """
 
 from nps_jax import config as settings

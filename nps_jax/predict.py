@@ -11,8 +11,6 @@ import os
 import pathlib
 import shutil
 
-from jaxtyping import Float, UInt8
-import numpy as np
 from PIL import Image
 import tifffile
 
@@ -21,12 +19,13 @@ from nps_jax import inference
 from nps_jax.data import decoding
 from nps_jax.data import folder
 from nps_jax.data import records
+from nps_jax.report import figures
 from nps_jax.runs import files
 
-MAPS, OVERLAYS, ERRORS, SCORES = "maps", "overlays", "errors.csv", "scores.csv"
+MAPS, ERRORS = "maps", "errors.csv"
+OVERLAYS, SCORES = figures.OVERLAYS, figures.SCORES
 WRITTEN = (MAPS, OVERLAYS, ERRORS, SCORES)  # the last comes last: all is there then
 LONGEST = 255  # bytes of a file's name on common file systems
-FAINT, FULL = 0.1, 0.5  # map values where the overlay begins and is strongest
 
 
 def predict(
@@ -41,7 +40,7 @@ def predict(
   Images that cannot be scored are left out, and errors.csv says why.
 
   The maps are float32 at the images' own sizes; 0.1 is what 99.5 % of the pixels of
-  normal validation images stay below. Scores rise with the anomaly; about 2 is normal.
+  normal validation images stay below. Scores rise with the anomaly; about 3 is normal.
 
   Args:
     overwrite: replaces what an earlier prediction wrote; other files in `out` stay.
@@ -67,7 +66,8 @@ def predict(
     tifffile.imwrite(buffer, full)
     files.write_bytes(out / MAPS / f"{record.id}.tiff", buffer.getvalue())
     buffer = io.BytesIO()
-    Image.fromarray(overlay(decoding.decode(record), full)).save(buffer, "PNG")
+    heat = figures.overlay(decoding.decode(record), full)
+    Image.fromarray(heat).save(buffer, "PNG")
     files.write_bytes(out / OVERLAYS / f"{record.id}.png", buffer.getvalue())
     rows.append((record.id, str(record.image), score, float(full.max())))
   if bad:
@@ -127,18 +127,6 @@ def _write(path: pathlib.Path, rows: Sequence[Sequence[object]]) -> None:
   text = io.StringIO()
   csv.writer(text, lineterminator="\n").writerows(rows)
   files.write_text(path, text.getvalue())
-
-
-def overlay(
-  image: UInt8[np.ndarray, "h w 3"], values: Float[np.ndarray, "h w"]
-) -> UInt8[np.ndarray, "h w 3"]:
-  """The image under a heat map, yellow to red; normal places stay as they are."""
-  heat = np.clip((values - FAINT) / (FULL - FAINT), 0, 1)[..., None]
-  colour = np.concatenate(
-    [np.full_like(heat, 255), 230 * (1 - heat), np.zeros_like(heat)], axis=-1
-  )
-  share = 0.75 * np.sqrt(heat)
-  return np.uint8(np.rint((1 - share) * image + share * colour))
 
 
 def choose_category(run: inference.Run, name: str | None) -> str:

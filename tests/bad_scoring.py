@@ -242,7 +242,7 @@ OTHERS = (  # whose first flag is the command
     "drawn products that are there already",
     trees.write("drawn/tray/notes.txt", b"old"),
     "HERE/drawn/tray exists already. Remove it, or choose another folder.",
-    ("data.synthetic", "--out=HERE/drawn", "--categories=box,tray"),
+    ("drawn.synthetic", "--out=HERE/drawn", "--categories=box,tray"),
   ),
   trees.Case(
     "vectors that are there already",
@@ -256,5 +256,29 @@ OTHERS = (  # whose first flag is the command
     "HERE/weights.safetensors is a pickle, which can run code when it is opened; it is "
     "refused. ...",
     ("models.weights", "--check=HERE/weights.safetensors"),
+  ),
+  trees.Case(
+    "a folder that no prediction wrote",
+    trees.image("out/a.png"),
+    "--prediction=HERE/out has no scores.csv; give the --out of nps_jax.predict.",
+    ("report.figures", "--prediction=HERE/out", "--out=HERE/sheet.png"),
+  ),
+  trees.Case(
+    "an image that the prediction lacks",
+    trees.write("out/scores.csv", "id,file,score,map_max\ngood/000,a.png,2.5,0.1\n"),
+    "HERE/out/scores.csv does not have good/00; it has good/000. Did you mean "
+    "'good/000'?",
+    (
+      "report.figures",
+      "--prediction=HERE/out",
+      "--ids=good/00",
+      "--out=HERE/sheet.png",
+    ),
+  ),
+  trees.Case(
+    "a picture that is there already",
+    trees.write("sheet.png", b"old"),
+    "HERE/sheet.png exists already. Give another --out, or --overwrite.",
+    ("report.figures", "--prediction=HERE/out", "--out=HERE/sheet.png"),
   ),
 )

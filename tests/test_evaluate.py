@@ -187,15 +187,6 @@ def test_the_category_must_be_one_of_the_run(run):
       predict.choose_category(run, name)
 
 
-def test_overlays_colour_what_is_anomalous_and_nothing_else():
-  image = np.full((1, 3, 3), 100, np.uint8)
-  found = predict.overlay(image, np.array([[0.1, 0.5, 9.0]]))
-  np.testing.assert_array_equal(found[0, 0], [100, 100, 100])
-  want = np.rint(0.25 * 100 + 0.75 * np.array([255, 0, 0]))
-  np.testing.assert_array_equal(found[0, 1], want)
-  np.testing.assert_array_equal(found[0, 2], want)
-
-
 def test_folders_that_are_no_finished_run_are_refused(run, tmp_path):
   with pytest.raises(FileNotFoundError, match=r"is not a run: it has no config\.json"):
     inference.open_run(tmp_path)
