@@ -245,7 +245,7 @@ pixels = [decoding.decode(record) for record in test]
 print(json.dumps([len(pixels), *(name.partition(".")[0] for name in sys.modules)]))
 """
   count, *modules = json.loads(run(["-c", code])[-1])
-  assert count == sum(len(folder.open_test(tree, name).test) for name in NAMES)
+  assert count == sum(len(folder.open_test_split(tree, name).test) for name in NAMES)
   assert "tensorflow_datasets" in modules and "tensorflow" not in modules
 
 
