@@ -21,8 +21,8 @@ from nps_jax.data import prepared
 from nps_jax.data import tfds_loco
 from nps_jax.drawn import synthetic
 
-FEW = synthetic.Counts(train=3, validation=2, good=2, each=1)
-COUNTS = FEW._replace(each=3)  # some images with two flaws
+FEW = synthetic.Counts(train=3, validation=2, good=2, per_flaw=1)
+COUNTS = FEW._replace(per_flaw=3)  # some images with two flaws
 NAMES = ("bottle", "tray")
 
 

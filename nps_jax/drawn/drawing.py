@@ -73,8 +73,8 @@ def stroke(
   """A line through the points with round ends, as one outline for each segment."""
   line, parts = np.asarray(points, float), []
   for start, end in itertools.pairwise(line):
-    along = np.arctan2(*(end - start)[::-1])
-    turn = along + np.linspace(np.pi / 2, 3 * np.pi / 2, 9)
+    run, rise = end - start
+    turn = np.arctan2(rise, run) + np.linspace(np.pi / 2, 3 * np.pi / 2, 9)
     cap = width / 2 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     parts.append(np.concatenate([start + cap, end - cap]))
   return parts
