@@ -111,12 +111,12 @@ def _records(
   in_split = []
   for at, (name, kind, count) in enumerate(entries):
     image = encoded.Stored(
-      f"{name} in {place}", functools.partial(_read, source, at, name, None)
+      f"{name} in {place}", functools.partial(_read, source, at, name, mask=None)
     )
     masks = tuple(
       encoded.Stored(
         f"Mask {mask} of {name} in {place}",
-        functools.partial(_read, source, at, name, mask),
+        functools.partial(_read, source, at, name, mask=mask),
       )
       for mask in range(count)
     )

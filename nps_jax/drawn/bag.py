@@ -150,7 +150,7 @@ def _screw(rng: np.random.Generator, kind: str, bend: float) -> Part:
   shapes.append(drawing.Shape(head, drawing.jitter(rng, STEEL)))
   along = np.linspace((start, 0), (knee, 0), 8)
   spine = np.concatenate([along, np.linspace((knee, 0), tip, 8)])
-  return Part(kind, spine, 0.034, shapes)
+  return Part(kind, spine, reach=0.034, shapes=shapes)
 
 
 def _ring(rng: np.random.Generator, kind: str, hue: drawing.Colour) -> Part:
@@ -166,4 +166,4 @@ def _ring(rng: np.random.Generator, kind: str, hue: drawing.Colour) -> Part:
     drawing.Shape(outer * scale, drawing.jitter(rng, colour)),
     drawing.Shape(drawing.disc(0.0, 0.0, hole * scale), hue),
   ]
-  return Part(kind, np.zeros((1, 2)), NUT, shapes)
+  return Part(kind, spine=np.zeros((1, 2)), reach=NUT, shapes=shapes)

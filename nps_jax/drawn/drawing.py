@@ -50,7 +50,9 @@ class Pose(NamedTuple):
 def random_pose(rng: np.random.Generator) -> Pose:
   """Up to 2.5 degrees, 3 % of scale and 2 % of the side."""
   x, y = rng.uniform(-0.02, 0.02, 2)
-  return Pose(rng.uniform(-0.044, 0.044), rng.uniform(0.97, 1.03), (x, y))
+  return Pose(
+    angle=rng.uniform(-0.044, 0.044), scale=rng.uniform(0.97, 1.03), shift=(x, y)
+  )
 
 
 def disc(x: float, y: float, radius: float, squash: float = 1.0) -> Outline:

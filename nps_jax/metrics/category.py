@@ -107,7 +107,7 @@ def _gather(
       truth = masks.read(record, dataset.defects, values.shape)
       groups[record.kind].add(values, truth.channels, truth.saturation)
       names = truth.names
-    images.append(_Image(record.kind, float(score), names))
+    images.append(_Image(kind=record.kind, score=float(score), defects=names))
   if missing:
     raise ValueError(
       f"{len(missing)} of the {len(ids)} test images of {dataset.category} have no "
