@@ -30,7 +30,7 @@ def of_maps(flags: argparse.Namespace) -> list[dict]:
       file.
   """
   datasets = [
-    folder.open_test(flags.dataset, name, layout=flags.layout)
+    folder.open_test_split(flags.dataset, name, layout=flags.layout)
     for name in folder.resolve(flags.dataset, flags.category or "all")
   ]
   scored = [maps.scored(flags.maps, each) for each in datasets]

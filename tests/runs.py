@@ -6,7 +6,7 @@ import pathlib
 from nps_jax.drawn import synthetic
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
-COUNTS = synthetic.Counts(train=12, validation=4, good=5, each=2)
+COUNTS = synthetic.Counts(train=12, validation=4, good=5, per_flaw=2)
 SETTINGS = {
   "image_size": 64,
   "encoder.weights": "random",

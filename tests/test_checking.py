@@ -97,7 +97,7 @@ def test_every_bad_file_is_told_in_order_each_mask_by_itself(tmp_path):
     assert reason in line
   parts = [
     checking.problems(
-      checking.needed([data, other])[at::2],
+      checking.all_records([data, other])[at::2],
       {"nuts": data.defects, "bolts": other.defects},
     )
     for at in range(2)

@@ -74,7 +74,7 @@ def change(base, function):
 
 
 def figures(base):
-  data = folder.open_test(base / "data", "nuts")
+  data = folder.open_test_split(base / "data", "nuts")
   return category.measure(data, maps.scored(base / "maps", data), bootstrap=20)
 
 
@@ -129,7 +129,9 @@ def test_a_mask_may_be_split_over_files_where_regions_are_the_channels(
   tmp_path_factory, seed
 ):
   base = build(tmp_path_factory.mktemp("case"), seed)
-  data = folder.open_test(base / "data", "nuts")._replace(layout="mvtec_ad", defects=())
+  data = folder.open_test_split(base / "data", "nuts")._replace(
+    layout="mvtec_ad", defects=()
+  )
   whole = []
   for record in data.test:  # one file with all that the channels cover
     masks = [np.asarray(Image.open(path)) for path in record.masks]
@@ -172,7 +174,7 @@ def test_maps_of_any_real_type_are_read(tmp_path, dtype):
 
 
 def test_scores_are_the_maxima_in_the_records_order(tmp_path):
-  data = folder.open_test(build(tmp_path) / "data", "nuts")
+  data = folder.open_test_split(build(tmp_path) / "data", "nuts")
   rows = list(maps.scored(tmp_path / "maps", data))
   assert [record for record, _, _ in rows] == list(data.test)
   for record, values, score in rows:

@@ -15,7 +15,9 @@ from nps_jax.data import prepared
 from nps_jax.data import tfds_loco
 from nps_jax.drawn import synthetic
 
-COUNTS = synthetic.Counts(train=5, validation=2, good=2, each=3)  # some with two flaws
+COUNTS = synthetic.Counts(  # some with two flaws
+  train=5, validation=2, good=2, per_flaw=3
+)
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from nps_jax.data import prepared
 from nps_jax.data import tfds_loco
 from nps_jax.drawn import synthetic
 
-FEW = synthetic.Counts(train=3, validation=2, good=2, each=1)
-COUNTS = FEW._replace(each=3)  # some images with two flaws
+FEW = synthetic.Counts(train=3, validation=2, good=2, per_flaw=1)
+COUNTS = FEW._replace(per_flaw=3)  # some images with two flaws
 NAMES = ("bottle", "tray")
 
 
@@ -245,7 +245,7 @@ pixels = [decoding.decode(record) for record in test]
 print(json.dumps([len(pixels), *(name.partition(".")[0] for name in sys.modules)]))
 """
   count, *modules = json.loads(run(["-c", code])[-1])
-  assert count == sum(len(folder.open_test(tree, name).test) for name in NAMES)
+  assert count == sum(len(folder.open_test_split(tree, name).test) for name in NAMES)
   assert "tensorflow_datasets" in modules and "tensorflow" not in modules
 
 

@@ -35,7 +35,7 @@ def as_folder(source: str, beside: pathlib.Path) -> Iterator[pathlib.Path]:
   scheme, bucket, _ = source.partition("://")
   place = pathlib.Path(source).expanduser()
   if not bucket and not place.exists():
-    near = next(each for each in place.absolute().parents if each.exists())
+    near = next(parent for parent in place.absolute().parents if parent.exists())
     raise FileNotFoundError(
       f"{source} does not exist; {near} holds {listing.contents(near)}."
     )
@@ -64,8 +64,8 @@ def fetch(source: str, scheme: str, into: pathlib.Path) -> None:
     ValueError: the bucket cannot be read, or its kind is unknown.
   """
   if scheme not in CLIENTS:
-    known = ", ".join(f"{each}://" for each in CLIENTS)
-    raise ValueError(f"{source} is in no bucket that can be read; expected {known}.")
+    schemes = ", ".join(f"{name}://" for name in CLIENTS)
+    raise ValueError(f"{source} is in no bucket that can be read; expected {schemes}.")
   try:
     remote = epath.Path(source)
     if not remote.exists():
@@ -89,9 +89,9 @@ def _pairs(
   if not remote.is_dir():
     yield remote, local
     return
-  for each in remote.iterdir():
-    if each != remote:  # some buckets list a folder within itself
-      yield from _pairs(each, local / each.name)
+  for child in remote.iterdir():
+    if child != remote:  # some buckets list a folder within itself
+      yield from _pairs(child, local / child.name)
 
 
 def unpack(archive: pathlib.Path, into: pathlib.Path) -> None:
@@ -122,32 +122,34 @@ def unpack(archive: pathlib.Path, into: pathlib.Path) -> None:
     ) from error
   if not members:
     raise ValueError(f"{archive} holds nothing.")
-  if found := faults(members):
+  if unsafe := faults(members):
     raise ValueError(
-      f"{archive} is not safe to unpack; nothing was. Members: {listing.some(found)}."
+      f"{archive} is not safe to unpack; nothing was. Members: {listing.some(unsafe)}."
     )
   into.parent.mkdir(parents=True, exist_ok=True)
   with (
-    tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}.") as beside,
+    tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}.") as temporary,
     tarfile.open(archive) as tar,
   ):
     logging.info("Unpacking %s.", archive)
-    whole = pathlib.Path(beside) / into.name
-    whole.mkdir()
+    unpacked = pathlib.Path(temporary) / into.name
+    unpacked.mkdir()
     try:
-      tar.extractall(whole, filter="data")  # which checks once more
+      tar.extractall(unpacked, filter="data")  # which checks once more
     except tarfile.FilterError as error:
       raise ValueError(f"{archive} is not safe to unpack: {error}") from error
-    whole.rename(into)
+    unpacked.rename(into)
 
 
 def faults(members: Iterable[tarfile.TarInfo]) -> list[str]:
   """The members that must not be unpacked, each with the reason."""
   members = list(members)
   links = {
-    pathlib.PurePosixPath(each.name) for each in members if each.issym() or each.islnk()
+    pathlib.PurePosixPath(member.name)
+    for member in members
+    if member.issym() or member.islnk()
   }
-  reasons = [(each.name, _fault(each, links)) for each in members]
+  reasons = [(member.name, _fault(member, links)) for member in members]
   return [f"{name} ({reason})" for name, reason in reasons if reason]
 
 
@@ -164,14 +166,14 @@ def _fault(
   if member.issym() or member.islnk():
     start = name.parent.parts if member.issym() else ()
     target = pathlib.PurePosixPath(member.linkname)
-    if target.is_absolute() or _leaves((*start, *target.parts), links):
+    if target.is_absolute() or _leads_out((*start, *target.parts), links):
       return f"a link to {target}"
   elif not (member.isreg() or member.isdir()):
     return "a device or a pipe"
   return None
 
 
-def _leaves(steps: Iterable[str], links: Collection[pathlib.PurePosixPath]) -> bool:
+def _leads_out(steps: Iterable[str], links: Collection[pathlib.PurePosixPath]) -> bool:
   """Whether a way through the archive leads out of it, or through another link."""
   place = top = pathlib.PurePosixPath()
   for step in steps:

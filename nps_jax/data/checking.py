@@ -23,10 +23,10 @@ def check(datasets: Sequence[records.Dataset]) -> None:
       counts and lists them, each with its reason.
   """
   check_counts(datasets)
-  images = needed(datasets)
-  mine = images[distributed.host_index() :: distributed.host_count()]
-  found = problems(mine, {each.category: each.defects for each in datasets})
-  if bad := distributed.gather_texts(found):
+  images = all_records(datasets)
+  share = images[distributed.host_index() :: distributed.host_count()]
+  defects = {data.category: data.defects for data in datasets}
+  if bad := distributed.gather_texts(problems(share, defects)):
     raise ValueError(complaint(bad, images))
 
 
@@ -35,35 +35,35 @@ def fingerprint(datasets: Sequence[records.Dataset]) -> str:
 
   Several hosts share the work.
   """
-  images = [each for data in datasets for each in (*data.train, *data.validation)]
-  mine = images[distributed.host_index() :: distributed.host_count()]
+  images = [record for data in datasets for record in (*data.train, *data.validation)]
+  share = images[distributed.host_index() :: distributed.host_count()]
 
   def line(record: records.Record) -> str:
     with encoded.opened(record.image) as file:
       return f"{record.id} {hashlib.sha256(file.read()).hexdigest()}"
 
   with futures.ThreadPoolExecutor(decoding.CHECK_THREADS) as pool:
-    lines = distributed.gather_texts(list(pool.map(line, mine)))
+    lines = distributed.gather_texts(list(pool.map(line, share)))
   return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def check_counts(datasets: Sequence[records.Dataset]) -> None:
   """Makes sure that every category can be calibrated; else ValueError."""
-  for each in datasets:
-    if (count := len(each.validation)) < FEWEST:
+  for data in datasets:
+    if (count := len(data.validation)) < FEWEST:
       raise ValueError(
-        f"{each.category} has {count} validation images; the calibration "
+        f"{data.category} has {count} validation images; the calibration "
         f"needs {FEWEST} or more. Add normal images to its validation folder or, where "
         "it has none, to train; or raise config.data.validation_fraction."
       )
 
 
-def needed(datasets: Sequence[records.Dataset]) -> tuple[records.Record, ...]:
+def all_records(datasets: Sequence[records.Dataset]) -> tuple[records.Record, ...]:
   """Every record of the data sets."""
   return tuple(
     record
-    for each in datasets
-    for split in (each.train, each.validation, each.test)
+    for data in datasets
+    for split in (data.train, data.validation, data.test)
     for record in split
   )
 
@@ -81,23 +81,27 @@ def problems(
   """
 
   with futures.ThreadPoolExecutor(decoding.CHECK_THREADS) as pool:
-    found = pool.map(lambda each: _wrong(each, defects[each.category]), images)
-    return [why for each in found for why in each]
+    by_record = pool.map(
+      lambda record: _problems_of(record, defects[record.category]), images
+    )
+    return [problem for texts in by_record for problem in texts]
 
 
-def _wrong(record: records.Record, defects: Sequence[records.Defect]) -> list[str]:
+def _problems_of(
+  record: records.Record, defects: Sequence[records.Defect]
+) -> list[str]:
   """What is wrong with one image and each of its masks."""
-  found = []
+  texts = []
   try:
     decoding.decode(record)
   except ValueError as error:
-    found.append(str(error))
+    texts.append(str(error))
   for at, mask in enumerate(record.masks):
     try:
       masks.check(mask, masks.name_of(record, at), defects, _size(record, mask))
     except ValueError as error:
-      found.append(str(error))
-  return found
+      texts.append(str(error))
+  return texts
 
 
 def _size(record: records.Record, mask: encoded.Encoded) -> tuple[int, int]:

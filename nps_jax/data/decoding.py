@@ -55,14 +55,14 @@ def original_size(record: records.Record) -> tuple[int, int]:
     ValueError: the header cannot be read; names the image and the reason.
   """
   with _opened(record) as image:
-    sideways = _turn(image) in [TURNS[each] for each in (5, 6, 7, 8)]
+    sideways = _turn(image) in [TURNS[orientation] for orientation in (5, 6, 7, 8)]
     return (image.width, image.height) if sideways else (image.height, image.width)
 
 
 def complaint(head: str, bad: Sequence[str]) -> str:
   """A message on bad files: its first line, then the first of them, a line for each."""
   more = [f"and {len(bad) - LISTED} more"] if len(bad) > LISTED else []
-  lines = [each.replace("\n", "\\n") for each in bad[:LISTED]]  # of a file's name
+  lines = [text.replace("\n", "\\n") for text in bad[:LISTED]]  # of a file's name
   return "\n".join([head, *lines, *more])
 
 

@@ -55,7 +55,7 @@ def find_categories(root: pathlib.Path) -> tuple[str, ...]:
     ValueError: the root is a file.
   """
   if not root.exists():
-    near = next(each for each in root.absolute().parents if each.exists())
+    near = next(parent for parent in root.absolute().parents if parent.exists())
     raise FileNotFoundError(
       f"The data folder {root} does not exist; {near} holds {listing.contents(near)}. "
       f"{WAY_OUT}"
@@ -66,17 +66,17 @@ def find_categories(root: pathlib.Path) -> tuple[str, ...]:
     )
   if _is_category(root):
     return (listing.own_name(root),)
-  found = tuple(
-    each.name
-    for each in listing.folders(root)
-    if any((each / part).exists() for part in PARTS)
+  categories = tuple(
+    folder.name
+    for folder in listing.folders(root)
+    if any((folder / part).exists() for part in PARTS)
   )
-  if not found:
+  if not categories:
     raise FileNotFoundError(
       f"{root} holds no category; expected {root}/train or {root}/<category>/train, "
       f"found {listing.contents(root)}. {WAY_OUT}"
     )
-  return found
+  return categories
 
 
 def resolve(root: pathlib.Path, category: str) -> tuple[str, ...]:
@@ -89,22 +89,24 @@ def resolve(root: pathlib.Path, category: str) -> tuple[str, ...]:
   return choose(root, find_categories(root), category)
 
 
-def choose(root: pathlib.Path, found: Sequence[str], category: str) -> tuple[str, ...]:
-  """Those of the categories found under a root that are meant, as `resolve` has it.
+def choose(
+  root: pathlib.Path, categories: Sequence[str], category: str
+) -> tuple[str, ...]:
+  """Those of the categories under a root that are meant, as `resolve` has it.
 
   Raises:
     ValueError: a name that is not there; lists those that are.
   """
-  if category in found:
+  if category in categories:
     return (category,)
   if category == "all":
-    return tuple(found)
-  named = dict.fromkeys(each.strip() for each in category.split(",") if each.strip())
-  unknown = [name for name in named if name not in found]
+    return tuple(categories)
+  named = dict.fromkeys(name.strip() for name in category.split(",") if name.strip())
+  unknown = [name for name in named if name not in categories]
   if unknown or not named:
     raise ValueError(
-      f"The category is {category!r}; {root} has {listing.some(found)}."
-      + (listing.near(unknown, found) or ' Name some of these, or "all".')
+      f"The category is {category!r}; {root} has {listing.some(categories)}."
+      + (listing.near(unknown, categories) or ' Name some of these, or "all".')
     )
   return tuple(named)
 
@@ -130,23 +132,23 @@ def open_category(
       are missing, or images and ground truth do not match; lists what was found.
   """
   name, folder, layout = _locate(root, category, layout)
-  train = _normal(folder, "train")
+  train = _normal_images(folder, "train")
   if (folder / "validation").exists():
-    validation = _normal(folder, "validation")
+    validation = _normal_images(folder, "validation")
   else:
     train, validation = _hold_out(folder, train, seed, validation_fraction)
-  test = _test(folder, name, layout)
+  test = _read_test_split(folder, name, layout)
   return records.Dataset(
-    name,
-    layout,
-    _records(name, "train", records.GOOD, train),
-    _records(name, "validation", records.GOOD, validation),
-    test,
-    _defects(folder, layout, bool(test)),
+    category=name,
+    layout=layout,
+    train=_records(name, "train", records.GOOD, train),
+    validation=_records(name, "validation", records.GOOD, validation),
+    test=test,
+    defects=_defects(folder, layout, needed=bool(test)),
   )
 
 
-def open_test(
+def open_test_split(
   root: pathlib.Path, category: str, *, layout: str = "auto"
 ) -> records.Dataset:
   """One category's test records alone; training images need not be there.
@@ -155,13 +157,20 @@ def open_test(
     ValueError, FileNotFoundError: as `open_category` does, or no test images.
   """
   name, folder, layout = _locate(root, category, layout)
-  test = _test(folder, name, layout)
+  test = _read_test_split(folder, name, layout)
   if not test:
     raise ValueError(
       f"{folder} has no test images; found {listing.contents(folder)}. Put them into "
       f"{folder}/test/<kind>."
     )
-  return records.Dataset(name, layout, (), (), test, _defects(folder, layout, True))
+  return records.Dataset(
+    category=name,
+    layout=layout,
+    train=(),
+    validation=(),
+    test=test,
+    defects=_defects(folder, layout, needed=True),
+  )
 
 
 def _locate(
@@ -176,8 +185,9 @@ def _locate(
       f"{category!r} means {listing.some(names)}; expected one category."
     )
   folder = root if _is_category(root) else root / names[0]
-  found = layouts.find_layout(folder) if layout == "auto" else layout
-  return names[0], folder, found
+  if layout == "auto":
+    layout = layouts.find_layout(folder)
+  return names[0], folder, layout
 
 
 def _is_category(folder: pathlib.Path) -> bool:
@@ -197,32 +207,33 @@ def images(paths: Sequence[str]) -> tuple[records.Record, ...]:
   """Unlabelled records of image files, and of all images in folders at any depth.
 
   An id is the path below its folder without suffix, or as much more of the path as
-  tells it from the others. A file that is reached twice counts once.
+  tells it from the other ids. A file that is reached twice counts once.
 
   Raises:
     FileNotFoundError: a path does not exist.
     ValueError: a file is no image by its suffix, or a folder has none.
   """
-  found: dict[str, tuple[pathlib.Path, pathlib.Path]] = {}
-  for path in (pathlib.Path(each).expanduser() for each in paths):
+  by_real_path: dict[str, tuple[pathlib.Path, pathlib.Path]] = {}
+  for path in (pathlib.Path(text).expanduser() for text in paths):
     if not path.exists():
       raise FileNotFoundError(f"{path} does not exist; give image files or folders.")
     files = list(listing.walk(path)) if path.is_dir() else [path]
-    chosen = [each for each in files if listing.is_image(each)]
+    chosen = [file for file in files if listing.is_image(file)]
     if not chosen:
       raise ValueError(
         f"{path} gives no image: found {listing.suffixes(files)}, expected "
         f"{', '.join(listing.SUFFIXES)}. Convert the files, or name others."
       )
     base = path if path.is_dir() else path.parent
-    for each in chosen:
-      found.setdefault(os.path.realpath(each), (base, each))
-  if not found:
+    for file in chosen:
+      by_real_path.setdefault(os.path.realpath(file), (base, file))
+  if not by_real_path:
     raise ValueError("No images were named; give image files or folders.")
-  ids = listing.distinct([_possible_ids(base, file) for base, file in found.values()])
+  pairs = by_real_path.values()
+  ids = listing.distinct([_possible_ids(base, file) for base, file in pairs])
   return tuple(
-    records.Record(name, "", "test", "", file)
-    for name, (_, file) in zip(ids, found.values(), strict=True)
+    records.Record(id=name, category="", split="test", kind="", image=file)
+    for name, (_, file) in zip(ids, pairs, strict=True)
   )
 
 
@@ -236,7 +247,7 @@ def _possible_ids(base: pathlib.Path, file: pathlib.Path) -> tuple[str, ...]:
   )
 
 
-def _normal(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
+def _normal_images(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
   """The normal images of a split, which lie in it or in its good folder."""
   place, inner = folder / split, folder / split / records.GOOD
   if not place.is_dir():
@@ -244,20 +255,20 @@ def _normal(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
       f"{folder} has no folder {split}; found {listing.contents(folder)}. Put normal "
       f"images into {inner}."
     )
-  if inner.is_dir() and any(listing.is_image(each) for each in listing.files(place)):
+  if inner.is_dir() and any(listing.is_image(file) for file in listing.files(place)):
     raise ValueError(
       f"{place} holds images both directly and in {records.GOOD}/. Put all of them "
       f"into {inner}."
     )
   place = inner if inner.is_dir() else place
-  found = listing.images(place)
-  if not found:
+  paths = listing.images(place)
+  if not paths:
     way_out = ", or remove the folder" if split == "validation" else ""
     raise ValueError(
       f"{place} holds no images; found {listing.contents(place)}. Put normal images "
       f"into it{way_out}."
     )
-  return found
+  return paths
 
 
 def _hold_out(
@@ -277,20 +288,22 @@ def _hold_out(
   chosen = set(np.random.default_rng(seed).permutation(len(train))[:count].tolist())
   logging.info(
     "%s has no validation folder: %d of its %d training images serve as one.",
-    *(folder, count, len(train)),
+    folder,
+    count,
+    len(train),
   )
-  kept = [each for at, each in enumerate(train) if at not in chosen]
-  return kept, [each for at, each in enumerate(train) if at in chosen]
+  kept = [path for at, path in enumerate(train) if at not in chosen]
+  return kept, [path for at, path in enumerate(train) if at in chosen]
 
 
-def _test(
+def _read_test_split(
   folder: pathlib.Path, category: str, layout: str
 ) -> tuple[records.Record, ...]:
   """The test records, with their masks except in the plain layout."""
   place = folder / "test"
   if not place.exists():
     return ()
-  files = {each.name: listing.images(each) for each in listing.folders(place)}
+  files = {kind.name: listing.images(kind) for kind in listing.folders(place)}
   unknown = [kind for kind in files if kind not in LOCO_KINDS]
   if layout == "loco" and unknown:
     raise ValueError(
@@ -298,7 +311,7 @@ def _test(
       f"{listing.some(LOCO_KINDS)}. Rename or move the folders, or change "
       "config.data.layout."
     )
-  loose = [each for each in listing.files(place) if listing.is_image(each)]
+  loose = [file for file in listing.files(place) if listing.is_image(file)]
   if loose:
     raise ValueError(
       f"{place} holds images outside of a kind's folder: {listing.some(loose)}. Put "
@@ -320,10 +333,14 @@ def _records(
   files: Sequence[pathlib.Path],
   truth: dict[pathlib.Path, tuple[pathlib.Path, ...]] | None = None,
 ) -> tuple[records.Record, ...]:
-  names = listing.distinct([(each.stem, each.name) for each in files])
+  names = listing.distinct([(file.stem, file.name) for file in files])
   return tuple(
     records.Record(
-      *(f"{category}/{split}/{kind}/{name}", category, split, kind, file),
+      id=f"{category}/{split}/{kind}/{name}",
+      category=category,
+      split=split,
+      kind=kind,
+      image=file,
       masks=(truth or {}).get(file, ()),
     )
     for name, file in zip(names, files, strict=True)

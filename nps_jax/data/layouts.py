@@ -15,9 +15,10 @@ def find_layout(folder: pathlib.Path) -> str:
   """
   if (folder / "defects_config.json").exists():
     return "loco"
-  held = listing.folders(folder / "ground_truth")
-  kinds = [each for each in held if each.name != records.GOOD]
-  if any(listing.files(each) for kind in kinds for each in listing.folders(kind)):
+  subfolders = listing.folders(folder / "ground_truth")
+  kinds = [kind for kind in subfolders if kind.name != records.GOOD]
+  image_folders = [folder for kind in kinds for folder in listing.folders(kind)]
+  if any(listing.files(folder) for folder in image_folders):
     return "loco"
   files = [file for kind in kinds for file in listing.files(kind)]
   if any(file.stem.endswith("_mask") for file in files):
@@ -43,21 +44,22 @@ def match(
     ValueError: images without a mask, or masks without an image; lists and counts them.
   """
   truth = folder / "ground_truth"
-  kinds = {*files, *(each.name for each in listing.folders(truth))} - {records.GOOD}
-  found, missing, stray = {}, [], []
+  kinds = {*files, *(kind.name for kind in listing.folders(truth))} - {records.GOOD}
+  masks, missing, stray = {}, [], []
   for kind in sorted(kinds):
-    groups, left = _masks(truth / kind, layout)
-    stems = collections.Counter(each.stem for each in files.get(kind, []))
+    images = files.get(kind, [])
+    by_stem, strange = _masks(truth / kind, layout)
+    stems = collections.Counter(image.stem for image in images)
     shared = [stem for stem, count in stems.items() if count > 1]
     if shared:
       raise ValueError(
         f"{folder}/test/{kind} has several images named {listing.some(shared)}, which "
         "would share a mask. Rename all but one of each, and their masks."
       )
-    for each in files.get(kind, []):
-      found[each] = tuple(groups.get(each.stem, ()))
-    missing += [each for each in files.get(kind, []) if not found[each]]
-    stray += left + [truth / kind / stem for stem in groups if stem not in stems]
+    for image in images:
+      masks[image] = tuple(by_stem.get(image.stem, ()))
+    missing += [image for image in images if not masks[image]]
+    stray += strange + [truth / kind / stem for stem in by_stem if stem not in stems]
   form = "<image>/<number>.png" if layout == "loco" else "<image>_mask.png"
   if missing:
     raise ValueError(
@@ -71,19 +73,20 @@ def match(
       f"{listing.some(stray)}. Expected <kind>/{form}. Add the images, or remove the "
       "masks."
     )
-  return found
+  return masks
 
 
 def _masks(
   place: pathlib.Path, layout: str
 ) -> tuple[dict[str, list[pathlib.Path]], list[pathlib.Path]]:
   """Mask files by their image's stem, and files that are not where masks belong."""
-  files = [each for each in listing.files(place) if listing.is_image(each)]
+  files = [file for file in listing.files(place) if listing.is_image(file)]
   if layout == "loco":
-    return {each.name: listing.images(each) for each in listing.folders(place)}, files
-  groups = collections.defaultdict(list)
-  for each in files:
-    if each.stem.endswith("_mask"):
-      groups[each.stem.removesuffix("_mask")].append(each)
-  strange = [each for each in files if not each.stem.endswith("_mask")]
-  return dict(groups), strange
+    folders = listing.folders(place)
+    return {folder.name: listing.images(folder) for folder in folders}, files
+  by_stem = collections.defaultdict(list)
+  for file in files:
+    if file.stem.endswith("_mask"):
+      by_stem[file.stem.removesuffix("_mask")].append(file)
+  strange = [file for file in files if not file.stem.endswith("_mask")]
+  return dict(by_stem), strange

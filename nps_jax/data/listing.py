@@ -12,12 +12,12 @@ LISTED = 10  # names that a message shows at most
 
 def folders(place: pathlib.Path) -> list[pathlib.Path]:
   """Its subfolders by name; none if there is no such place."""
-  return [each for each in _visible(place) if each.is_dir()]
+  return [path for path in _visible(place) if path.is_dir()]
 
 
 def files(place: pathlib.Path) -> list[pathlib.Path]:
   """Its files by name, broken links included; none if there is no such place."""
-  return [each for each in _visible(place) if not each.is_dir()]
+  return [path for path in _visible(place) if not path.is_dir()]
 
 
 def images(place: pathlib.Path) -> list[pathlib.Path]:
@@ -26,14 +26,14 @@ def images(place: pathlib.Path) -> list[pathlib.Path]:
   Raises:
     ValueError: it holds files, none of which is an image by its suffix.
   """
-  held = files(place)
-  found = [each for each in held if is_image(each)]
-  if held and not found:
+  paths = files(place)
+  chosen = [path for path in paths if is_image(path)]
+  if paths and not chosen:
     raise ValueError(
-      f"{place} holds no images: found {suffixes(held)}, expected "
+      f"{place} holds no images: found {suffixes(paths)}, expected "
       f"{', '.join(SUFFIXES)}. Convert the files."
     )
-  return found
+  return chosen
 
 
 def walk(place: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -43,12 +43,12 @@ def walk(place: pathlib.Path) -> Iterator[pathlib.Path]:
   """
   seen, waiting = set(), [place]
   while waiting:
-    each = waiting.pop()
-    real = os.path.realpath(each)
+    folder = waiting.pop()
+    real = os.path.realpath(folder)
     if real not in seen:
       seen.add(real)
-      yield from files(each)
-      waiting += reversed(folders(each))
+      yield from files(folder)
+      waiting += reversed(folders(folder))
 
 
 def is_image(path: pathlib.Path) -> bool:
@@ -57,12 +57,12 @@ def is_image(path: pathlib.Path) -> bool:
 
 def suffixes(paths: Iterable[pathlib.Path]) -> str:
   """The suffixes among the files, for a message."""
-  return some(sorted({each.suffix or each.name for each in paths}))
+  return some(sorted({path.suffix or path.name for path in paths}))
 
 
 def contents(place: pathlib.Path) -> str:
   """What lies in the folder, for a message."""
-  return some([each.name + "/" * each.is_dir() for each in _visible(place)])
+  return some([path.name + "/" * path.is_dir() for path in _visible(place)])
 
 
 def some(items: Sequence[object]) -> str:
@@ -71,15 +71,15 @@ def some(items: Sequence[object]) -> str:
   return (", ".join(map(str, items[:LISTED])) or "nothing") + more
 
 
-def near(names: Iterable[object], known: Sequence[str]) -> str:
-  """ "Did you mean ...?", for a message, of known names like these; else nothing."""
-  close = [difflib.get_close_matches(str(name), known, n=1) for name in names]
-  found = ", ".join(repr(match[0]) for match in close if match)
-  return f" Did you mean {found}?" if found else ""
+def near(names: Iterable[object], allowed: Sequence[str]) -> str:
+  """ "Did you mean ...?", for a message, of allowed names like these; else nothing."""
+  matches = [difflib.get_close_matches(str(name), allowed, n=1) for name in names]
+  hint = ", ".join(repr(match[0]) for match in matches if match)
+  return f" Did you mean {hint}?" if hint else ""
 
 
 def own_name(folder: pathlib.Path) -> str:
-  """The folder's name, also where it was given as a dot."""
+  """The folder's name, also where its path is a dot."""
   return pathlib.Path(os.path.abspath(folder)).name
 
 
@@ -87,11 +87,11 @@ def distinct(choices: Sequence[tuple[str, ...]]) -> list[str]:
   """The first choice of each, or where that is not unique a later one."""
   level = [0] * len(choices)
   while True:
-    names = [each[at] for each, at in zip(choices, level, strict=True)]
+    names = [options[at] for options, at in zip(choices, level, strict=True)]
     count = collections.Counter(names)
     raised = [
-      min(at + (count[name] > 1), len(each) - 1)
-      for each, at, name in zip(choices, level, names, strict=True)
+      min(at + (count[name] > 1), len(options) - 1)
+      for options, at, name in zip(choices, level, names, strict=True)
     ]
     if raised == level:
       return names
@@ -101,4 +101,4 @@ def distinct(choices: Sequence[tuple[str, ...]]) -> list[str]:
 def _visible(place: pathlib.Path) -> list[pathlib.Path]:
   if not place.is_dir():
     return []
-  return sorted(each for each in place.iterdir() if not each.name.startswith("."))
+  return sorted(path for path in place.iterdir() if not path.name.startswith("."))

@@ -31,16 +31,16 @@ def scored(
       another size than its image, or holds NaN or infinity.
   """
   paths = [_find(folder, record) for record in dataset.test]
-  lost = [
+  missing = [
     f"{folder / record.id}{SUFFIXES[0]}"
     for record, path in zip(dataset.test, paths, strict=True)
     if path is None
   ]
-  if lost:
+  if missing:
     raise FileNotFoundError(
-      f"{len(lost)} of the {len(paths)} test images of {dataset.category} have no "
-      f"anomaly map; missing are {listing.some(lost)} (or {', '.join(SUFFIXES[1:])}). "
-      f"{folder} holds {listing.contents(folder)}."
+      f"{len(missing)} of the {len(paths)} test images of {dataset.category} have no "
+      f"anomaly map; missing are {listing.some(missing)} (or "
+      f"{', '.join(SUFFIXES[1:])}). {folder} holds {listing.contents(folder)}."
     )
   return _stream(dataset.test, paths)
 
@@ -74,15 +74,15 @@ def read(path: pathlib.Path, size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
 
 
 def _find(folder: pathlib.Path, record: records.Record) -> pathlib.Path | None:
-  found = [
-    path for each in SUFFIXES if (path := folder / f"{record.id}{each}").is_file()
+  paths = [
+    path for suffix in SUFFIXES if (path := folder / f"{record.id}{suffix}").is_file()
   ]
-  if len(found) > 1:
+  if len(paths) > 1:
     raise ValueError(
-      f"{record.id} has {len(found)} anomaly maps: {', '.join(map(str, found))}. "
+      f"{record.id} has {len(paths)} anomaly maps: {', '.join(map(str, paths))}. "
       "Leave one."
     )
-  return found[0] if found else None
+  return paths[0] if paths else None
 
 
 def _stream(
@@ -92,9 +92,11 @@ def _stream(
     values = read(path, decoding.original_size(record))
     return record, values, float(values.max())
 
-  pairs = zip(test, paths, strict=True)
   with futures.ThreadPoolExecutor(AHEAD) as pool:
-    waiting = [pool.submit(load, *pair) for pair in itertools.islice(pairs, AHEAD)]
+    loads = (
+      pool.submit(load, record, path) for record, path in zip(test, paths, strict=True)
+    )
+    waiting = list(itertools.islice(loads, AHEAD))
     while waiting:
       yield waiting.pop(0).result()
-      waiting += [pool.submit(load, *pair) for pair in itertools.islice(pairs, 1)]
+      waiting += itertools.islice(loads, 1)

@@ -48,7 +48,9 @@ def read(
       "evaluated. Add its masks, or remove the image from the test split."
     )
   if not record.masks:
-    return Truth(np.zeros((0, *size), bool), np.zeros(0, np.int64), ())
+    return Truth(
+      channels=np.zeros((0, *size), bool), saturation=np.zeros(0, np.int64), names=()
+    )
   names = [name_of(record, at) for at in range(len(record.masks))]
   masks = [
     _read_mask(mask, name, size) for mask, name in zip(record.masks, names, strict=True)
@@ -56,16 +58,22 @@ def read(
   if not defects:
     channels = _regions(np.any([mask != 0 for mask in masks], axis=0))
     areas = np.count_nonzero(channels, axis=(1, 2)).astype(np.int64)
-    return Truth(channels, areas, (record.kind,) * len(channels))
-  found = [
+    return Truth(
+      channels=channels, saturation=areas, names=(record.kind,) * len(channels)
+    )
+  shown = [
     _select(mask, name, defects) for mask, name in zip(masks, names, strict=True)
   ]
   channels = np.stack([mask != 0 for mask in masks])
   saturation = [
     _saturation(defect, int(np.count_nonzero(channel)))
-    for defect, channel in zip(found, channels, strict=True)
+    for defect, channel in zip(shown, channels, strict=True)
   ]
-  return Truth(channels, np.int64(saturation), tuple(defect.name for defect in found))
+  return Truth(
+    channels=channels,
+    saturation=np.int64(saturation),
+    names=tuple(defect.name for defect in shown),
+  )
 
 
 def check(
@@ -142,7 +150,12 @@ def _defect(entry: object, where: str) -> records.Defect:
     raise ValueError(
       f"{where}: saturation_threshold is {threshold}; an absolute one counts pixels."
     )
-  return records.Defect(name, value, float(threshold), relative)
+  return records.Defect(
+    name=name,
+    pixel_value=value,
+    saturation_threshold=float(threshold),
+    relative_saturation=relative,
+  )
 
 
 def _read_mask(
@@ -179,10 +192,10 @@ def _select(
   for defect in defects:
     if defect.pixel_value == value:
       return defect
-  known = sorted(defect.pixel_value for defect in defects)
+  listed = sorted(defect.pixel_value for defect in defects)
   raise ValueError(
     f"{name} holds the value {value}, which defects_config.json does not list. It "
-    f"lists {known}."
+    f"lists {listed}."
   )
 
 

@@ -43,11 +43,11 @@ def train_batches(
     ValueError: no records, or a batch that does not divide over the shards; while
       iterating, an image that cannot be read.
   """
-  images = [record for each in records_by_category for record in each]
+  images = [record for category in records_by_category for record in category]
   if not images:
     raise ValueError("There are no training images.")
-  mine = _shard(batch_size, shard_index, shard_count)
-  lengths = [len(each) for each in records_by_category]
+  rows = _shard(batch_size, shard_index, shard_count)
+  lengths = [len(category) for category in records_by_category]
   contexts = np.repeat(np.arange(len(lengths)), lengths)
   read = functools.partial(_read, images, size)
   if cache and len(images) * size * size * 3 <= CACHE_LIMIT:
@@ -59,7 +59,7 @@ def train_batches(
   order = grain.MapDataset.range(len(images)).shuffle(seed=spread).repeat(EPOCHS)
 
   def load(index: np.ndarray) -> records.Batch:
-    return _batch(read, size, contexts, index[mine])
+    return _batch(read, size, contexts, index[rows])
 
   return _stream(order.batch(batch_size)[start_step:].map(load), threads)
 
@@ -89,12 +89,12 @@ def eval_batches(
   """
   if len(images) != len(contexts):
     raise ValueError(f"Found {len(contexts)} contexts for {len(images)} records.")
-  mine = _shard(batch_size, shard_index, shard_count)
+  rows = _shard(batch_size, shard_index, shard_count)
   read = functools.partial(_read, images, size)
   context = np.asarray(contexts, np.int32)
 
   def load(step: int) -> records.Batch:
-    index = np.arange(step * batch_size, (step + 1) * batch_size)[mine]
+    index = np.arange(step * batch_size, (step + 1) * batch_size)[rows]
     return _batch(read, size, context, np.where(index < len(images), index, -1))
 
   steps = grain.MapDataset.range(-(-len(images) // batch_size))
@@ -113,14 +113,17 @@ def _batch(
   contexts: Int[np.ndarray, " n"],
   index: Int[np.ndarray, " b"],
 ) -> records.Batch:
-  """The rows of the given records; index -1 stands for padding."""
+  """The rows of the records at `index`, where -1 stands for padding."""
   valid = index >= 0
   image = np.zeros((len(index), size, size, 3), np.uint8)
   for row in np.flatnonzero(valid):
     image[row] = read(int(index[row]))
   context = np.where(valid, contexts[index], 0)
   return records.Batch(
-    image, np.int32(context), np.float32(valid), index.astype(np.int32)
+    image=image,
+    context=np.int32(context),
+    valid=np.float32(valid),
+    index=index.astype(np.int32),
   )
 
 

@@ -39,19 +39,19 @@ def open_all(config: ml_collections.ConfigDict) -> tuple[records.Dataset, ...]:
       'loco. Set it to "auto" or "loco", or config.data.source to "folder".'
     )
   root = pathlib.Path(config.root).expanduser()
-  found = [
-    each.name
-    for each in listing.folders(root / NAME)
-    if (place_of(root, each.name) / "dataset_info.json").exists()
+  categories = [
+    place.name
+    for place in listing.folders(root / NAME)
+    if (place_of(root, place.name) / "dataset_info.json").exists()
   ]
-  if not config.root or not found:
+  if not config.root or not categories:
     raise FileNotFoundError(
       f"config.data.root is {config.root!r}, where no data are prepared; it holds "
       f"{listing.contents(root)}. Prepare them first, {COMMAND} --source=SOURCE "
       '--out=DATA_DIR, or read a folder of images with config.data.source "folder".'
     )
-  names = folder.choose(root, found, config.category)
-  return tuple(open_category(root, each) for each in names)
+  names = folder.choose(root, categories, config.category)
+  return tuple(open_category(root, name) for name in names)
 
 
 def open_category(root: pathlib.Path, category: str) -> records.Dataset:
@@ -63,21 +63,23 @@ def open_category(root: pathlib.Path, category: str) -> records.Dataset:
   place = place_of(root, category)
   try:
     builder = tfds.builder_from_directory(place)
-    about = dict(builder.info.metadata)
-    defects = tuple(records.Defect(**each) for each in about["defects"])
-    lost = [
+    metadata = dict(builder.info.metadata)
+    defects = tuple(records.Defect(**fields) for fields in metadata["defects"])
+    missing = [
       str(file)
       for split in SPLITS
       for file in builder.info.splits[split].filepaths
       if not file.exists()
     ]
-    if lost:
-      raise ValueError(f"missing are {listing.some(lost)}")
+    if missing:
+      raise ValueError(f"missing are {listing.some(missing)}")
     decoders = {"image": AsStored(), "masks": AsStored()}
     images = {
       split: _records(
         builder.as_data_source(split, decoders=decoders),
-        *(place, split, about["records"][split]),
+        place=place,
+        split=split,
+        entries=metadata["records"][split],
       )
       for split in SPLITS
     }
@@ -94,30 +96,41 @@ def place_of(root: pathlib.Path, category: str) -> pathlib.Path:
 
 
 def _records(
-  source: Sequence[Any], place: pathlib.Path, split: str, about: Sequence[Sequence]
+  source: Sequence[Any], place: pathlib.Path, split: str, entries: Sequence[Sequence]
 ) -> tuple[records.Record, ...]:
   """A split's records, whose images and masks read the source.
+
+  Args:
+    entries: of each record its id, kind and number of masks.
 
   Raises:
     ValueError: the source has another number of examples.
   """
-  if len(source) != len(about):
-    raise ValueError(f"{split} has {len(source)} examples instead of {len(about)}")
-  found = []
-  for at, (name, kind, count) in enumerate(about):
+  if len(source) != len(entries):
+    raise ValueError(f"{split} has {len(source)} examples instead of {len(entries)}")
+  in_split = []
+  for at, (name, kind, count) in enumerate(entries):
     image = encoded.Stored(
-      f"{name} in {place}", functools.partial(_read, source, at, name, None)
+      f"{name} in {place}", functools.partial(_read, source, at, name, mask=None)
     )
     masks = tuple(
       encoded.Stored(
         f"Mask {mask} of {name} in {place}",
-        functools.partial(_read, source, at, name, mask),
+        functools.partial(_read, source, at, name, mask=mask),
       )
       for mask in range(count)
     )
-    category = name.partition("/")[0]
-    found.append(records.Record(name, category, split, kind, image, masks))
-  return tuple(found)
+    in_split.append(
+      records.Record(
+        id=name,
+        category=name.partition("/")[0],
+        split=split,
+        kind=kind,
+        image=image,
+        masks=masks,
+      )
+    )
+  return tuple(in_split)
 
 
 def _read(source: Sequence[Any], at: int, name: str, mask: int | None) -> bytes:

@@ -32,7 +32,10 @@ from nps_jax.data import prepared
 from nps_jax.data import records
 
 CATEGORIES = (
-  *("breakfast_box", "juice_bottle", "pushpins", "screw_bag"),
+  "breakfast_box",
+  "juice_bottle",
+  "pushpins",
+  "screw_bag",
   "splicing_connectors",
 )
 NEEDED = (*prepared.SPLITS, "defects_config.json")
@@ -46,7 +49,7 @@ class MvtecLoco(tfds.core.GeneratorBasedBuilder):
   """
 
   VERSION = tfds.core.Version(prepared.VERSION)
-  BUILDER_CONFIGS = tuple(tfds.core.BuilderConfig(name=each) for each in CATEGORIES)
+  BUILDER_CONFIGS = tuple(tfds.core.BuilderConfig(name=name) for name in CATEGORIES)
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "The folder that the archive of MVTec LOCO AD unpacks to: it holds the categories. "
     f"{prepared.COMMAND} unpacks the archive by itself."
@@ -71,13 +74,13 @@ class MvtecLoco(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
     data = read_source(pathlib.Path(dl_manager.manual_dir), self.builder_config.name)
-    self.info.metadata["defects"] = [each._asdict() for each in data.defects]
-    found = {split: getattr(data, split) for split in prepared.SPLITS}
+    self.info.metadata["defects"] = [defect._asdict() for defect in data.defects]
+    splits = {split: getattr(data, split) for split in prepared.SPLITS}
     self.info.metadata["records"] = {
-      split: [[each.id, each.kind, len(each.masks)] for each in images]
-      for split, images in found.items()
+      split: [[record.id, record.kind, len(record.masks)] for record in images]
+      for split, images in splits.items()
     }
-    return {split: self._generate_examples(images) for split, images in found.items()}
+    return {split: self._generate_examples(images) for split, images in splits.items()}
 
   def _generate_examples(
     self, images: Sequence[records.Record]
@@ -100,18 +103,19 @@ def prepare(source: str, out: pathlib.Path, category: str = "all") -> tuple[str,
     ValueError: a category is there already, is not in the source, or is not in MVTec
       LOCO AD's layout; an image cannot be read; the archive is damaged or unsafe.
   """
-  with archives.as_folder(source, out) as whole:
-    root, found = _find_categories(whole, source)
-    names = folder.choose(root, found, category)
-    held = [place for each in names if (place := prepared.place_of(out, each)).exists()]
-    if held:
+  with archives.as_folder(source, out) as local:
+    root, categories = _find_categories(local, source)
+    names = folder.choose(root, categories, category)
+    targets = [prepared.place_of(out, name) for name in names]
+    existing = [target for target in targets if target.exists()]
+    if existing:
       raise ValueError(
-        f"Prepared already: {listing.some(held)}. Remove them, name other categories "
-        "with --category, or choose another --out."
+        f"Prepared already: {listing.some(existing)}. Remove them, name other "
+        "categories with --category, or choose another --out."
       )
-    checking.check([read_source(root, each) for each in names])
-    for each in names:
-      _write(root, out, each)
+    checking.check([read_source(root, name) for name in names])
+    for name in names:
+      _write(root, out, name)
   return names
 
 
@@ -122,7 +126,7 @@ def read_source(root: pathlib.Path, category: str) -> records.Dataset:
     ValueError, FileNotFoundError: it is in another layout, or incomplete.
   """
   place = root / category if (root / category).is_dir() else root
-  lacking = [each for each in NEEDED if not (place / each).exists()]
+  lacking = [part for part in NEEDED if not (place / part).exists()]
   if lacking:
     raise ValueError(
       f"{place} is not in the layout of MVTec LOCO AD: it lacks "
@@ -155,10 +159,10 @@ def _find_categories(
 
 
 def _write(root: pathlib.Path, out: pathlib.Path, category: str) -> None:
-  known = category in CATEGORIES
-  builder = MvtecLoco(
-    config=category if known else tfds.core.BuilderConfig(name=category), data_dir=out
+  config = (
+    category if category in CATEGORIES else tfds.core.BuilderConfig(name=category)
   )
+  builder = MvtecLoco(config=config, data_dir=out)
   with tempfile.TemporaryDirectory() as unused:  # else tfds makes one that stays
     builder.download_and_prepare(
       file_format="array_record",

@@ -1,6 +1,6 @@
 """A bag with two screws, two nuts and two washers that lie anywhere in it."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +16,13 @@ CONTENTS = ("long", "short", "nut", "nut", "washer", "washer")
 SCREW_AREA, RING_AREA = 0.0065, 0.0048
 
 FLAWS = (
-  drawing.Flaw("missing_screw", True, SCREW_AREA, relative=False),
-  drawing.Flaw("missing_nut", True, RING_AREA, relative=False),
-  drawing.Flaw("extra_washer", True, RING_AREA, relative=False),
-  drawing.Flaw("wrong_length", True, SCREW_AREA, relative=False),
-  drawing.Flaw("bent_screw", False, 0.5),
-  drawing.Flaw("rust", False, 1.0),
-  drawing.Flaw("dirt", False, 1.0),
+  drawing.Flaw("missing_screw", logical=True, saturation=SCREW_AREA, relative=False),
+  drawing.Flaw("missing_nut", logical=True, saturation=RING_AREA, relative=False),
+  drawing.Flaw("extra_washer", logical=True, saturation=RING_AREA, relative=False),
+  drawing.Flaw("wrong_length", logical=True, saturation=SCREW_AREA, relative=False),
+  drawing.Flaw("bent_screw", logical=False, saturation=0.5),
+  drawing.Flaw("rust", logical=False, saturation=1.0),
+  drawing.Flaw("dirt", logical=False, saturation=1.0),
 )
 PAIRS = (("missing_nut", "extra_washer"), ("rust", "dirt"))
 
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 def draw(rng: np.random.Generator, flaws: Collection[str]) -> drawing.Drawing:
   """The bag on a table."""
-  found: dict[str, list[drawing.Outline]] = {}
+  flaw_outlines: dict[str, list[drawing.Outline]] = {}
   hue = drawing.jitter(rng, INSIDE, 0.02)
   bag = drawing.rectangle(0.5, 0.5, 0.78, 0.8)
   shapes = [
@@ -51,23 +51,33 @@ def draw(rng: np.random.Generator, flaws: Collection[str]) -> drawing.Drawing:
     bend = rng.choice([-1, 1]) * rng.uniform(0.7, 1.2) if at == bent else 0.0
     parts.append(_place(rng, kind, hue, bend, parts))
     if at == bent:
-      found["bent_screw"] = _outlines([parts[-1]])
+      flaw_outlines["bent_screw"] = _outlines([parts[-1]])
   for name in ("missing_screw", "missing_nut"):
     if name in flaws:
-      found[name] = [bag]
+      flaw_outlines[name] = [bag]
   if "extra_washer" in flaws:
-    found["extra_washer"] = _outlines(p for p in parts if p.kind == "washer")
+    washers = [part for part in parts if part.kind == "washer"]
+    flaw_outlines["extra_washer"] = _outlines(washers)
   if "wrong_length" in flaws:
-    found["wrong_length"] = _outlines(p for p in parts if p.kind in ("long", "short"))
+    screws = [part for part in parts if part.kind in ("long", "short")]
+    flaw_outlines["wrong_length"] = _outlines(screws)
   shapes += [shape for part in parts for shape in part.shapes]
   if "rust" in flaws:
     part = parts[rng.integers(len(parts))]
     x, y = part.spine[0] + (part.reach if part.kind in ("nut", "washer") else 0) * 0.6
-    shapes.append(_spot(rng, "rust", x, y, 0.026, (0.45, 0.2, 0.08), found))
+    rust = _spot(rng, x, y, radius=0.026, colour=(0.45, 0.2, 0.08))
+    flaw_outlines["rust"] = [rust.outline]
+    shapes.append(rust)
   if "dirt" in flaws:
     x, y = rng.uniform(0.2, 0.8, 2)
-    shapes.append(_spot(rng, "dirt", x, y, 0.022, (0.2, 0.18, 0.15), found))
-  return drawing.Drawing(drawing.jitter(rng, (0.30, 0.31, 0.34)), shapes, found)
+    dirt = _spot(rng, x, y, radius=0.022, colour=(0.2, 0.18, 0.15))
+    flaw_outlines["dirt"] = [dirt.outline]
+    shapes.append(dirt)
+  return drawing.Drawing(
+    background=drawing.jitter(rng, (0.30, 0.31, 0.34)),
+    shapes=shapes,
+    flaws=flaw_outlines,
+  )
 
 
 def _contents(rng: np.random.Generator, flaws: Collection[str]) -> list[str]:
@@ -84,21 +94,14 @@ def _contents(rng: np.random.Generator, flaws: Collection[str]) -> list[str]:
   return kinds
 
 
-def _outlines(parts: Iterable[Part]) -> list[drawing.Outline]:
+def _outlines(parts: Sequence[Part]) -> list[drawing.Outline]:
   return [shape.outline for part in parts for shape in part.shapes]
 
 
 def _spot(
-  rng: np.random.Generator,
-  name: str,
-  x: float,
-  y: float,
-  radius: float,
-  colour: drawing.Colour,
-  found: dict[str, list[drawing.Outline]],
+  rng: np.random.Generator, x: float, y: float, radius: float, colour: drawing.Colour
 ) -> drawing.Shape:
   outline = drawing.blob(rng, x, y, radius * rng.uniform(0.8, 1.2))
-  found[name] = [outline]
   return drawing.Shape(outline, drawing.jitter(rng, colour))
 
 
@@ -107,9 +110,9 @@ def _place(
   kind: str,
   hue: drawing.Colour,
   bend: float,
-  others: Sequence[Part],
+  placed: Sequence[Part],
 ) -> Part:
-  """The part at a random place where it touches none of the others."""
+  """The part at a random place where it touches none of those placed before."""
   for _ in range(2000):
     angle = rng.uniform(0, 2 * np.pi)
     x, y = rng.uniform(LOW, HIGH, 2)
@@ -119,9 +122,9 @@ def _place(
     spine = drawing.turned(part.spine, angle, x, y)
     low, high = spine.min() - part.reach, spine.max() + part.reach
     free = all(
-      np.linalg.norm(spine[:, None] - other.spine[None], axis=-1).min()
-      > part.reach + other.reach + 0.012
-      for other in others
+      np.linalg.norm(spine[:, None] - neighbour.spine[None], axis=-1).min()
+      > part.reach + neighbour.reach + 0.012
+      for neighbour in placed
     )
     if free and low > LOW - 0.03 and high < HIGH + 0.03:
       shapes = [
@@ -140,14 +143,14 @@ def _screw(rng: np.random.Generator, kind: str, bend: float) -> Part:
   start, knee = -length / 2, length * 0.1
   tip = (knee + (length / 2 - knee) * np.cos(bend), (length / 2 - knee) * np.sin(bend))
   shaft = drawing.stroke([(start, 0.0), (knee, 0.0), tip], SHAFT)
-  shapes = [drawing.Shape(each, steel) for each in shaft]
+  shapes = [drawing.Shape(segment, steel) for segment in shaft]
   for x in np.arange(start + 0.05, knee, 0.018):
     shapes.append(drawing.Shape(drawing.rectangle(x, 0.0, 0.006, SHAFT), dark))
   head = drawing.rectangle(start, 0.0, 0.034, 0.064)
   shapes.append(drawing.Shape(head, drawing.jitter(rng, STEEL)))
   along = np.linspace((start, 0), (knee, 0), 8)
   spine = np.concatenate([along, np.linspace((knee, 0), tip, 8)])
-  return Part(kind, spine, 0.034, shapes)
+  return Part(kind, spine, reach=0.034, shapes=shapes)
 
 
 def _ring(rng: np.random.Generator, kind: str, hue: drawing.Colour) -> Part:
@@ -163,4 +166,4 @@ def _ring(rng: np.random.Generator, kind: str, hue: drawing.Colour) -> Part:
     drawing.Shape(outer * scale, drawing.jitter(rng, colour)),
     drawing.Shape(drawing.disc(0.0, 0.0, hole * scale), hue),
   ]
-  return Part(kind, np.zeros((1, 2)), NUT, shapes)
+  return Part(kind, spine=np.zeros((1, 2)), reach=NUT, shapes=shapes)

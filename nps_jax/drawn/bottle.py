@@ -18,32 +18,32 @@ ICON, TEXT = (0.58, 0.20, 0.17), (0.78, 0.20, 0.10)  # labels: y, width, height
 PROFILE = ((0.12, 0.055), (0.24, 0.06), (0.34, 0.15), (0.90, 0.155), (0.93, 0.14))
 
 FLAWS = (
-  drawing.Flaw("wrong_icon", True, 0.034, relative=False),
-  drawing.Flaw("wrong_level", True, 1.0),
-  drawing.Flaw("missing_label", True, 0.5),
-  drawing.Flaw("swapped_labels", True, 0.5),
-  drawing.Flaw("torn_label", False, 1.0),
-  drawing.Flaw("stain", False, 1.0),
-  drawing.Flaw("scratch", False, 0.5),
-  drawing.Flaw("strange_juice", False, 0.02, relative=False),
+  drawing.Flaw("wrong_icon", logical=True, saturation=0.034, relative=False),
+  drawing.Flaw("wrong_level", logical=True, saturation=1.0),
+  drawing.Flaw("missing_label", logical=True, saturation=0.5),
+  drawing.Flaw("swapped_labels", logical=True, saturation=0.5),
+  drawing.Flaw("torn_label", logical=False, saturation=1.0),
+  drawing.Flaw("stain", logical=False, saturation=1.0),
+  drawing.Flaw("scratch", logical=False, saturation=0.5),
+  drawing.Flaw("strange_juice", logical=False, saturation=0.02, relative=False),
 )
 PAIRS = (("wrong_icon", "wrong_level"), ("torn_label", "stain"))
 
 
 def draw(rng: np.random.Generator, flaws: Collection[str]) -> drawing.Drawing:
   """The bottle before a wall."""
-  found: dict[str, list[drawing.Outline]] = {}
+  flaw_outlines: dict[str, list[drawing.Outline]] = {}
   juice = list(JUICES)[rng.integers(len(JUICES))]
   colour = drawing.jitter(rng, JUICES[juice])
   level = LEVEL + rng.normal(0, 0.004)
   if "wrong_level" in flaws:
     level += rng.choice([-0.5, 1]) * rng.uniform(0.07, 0.14)
-    between = sorted((level, LEVEL))
-    found["wrong_level"] = [_inside(*between, inset=0.012)]
+    top, bottom = sorted((level, LEVEL))
+    flaw_outlines["wrong_level"] = [_inside(top, bottom, inset=0.012)]
   body = _inside(level, 0.92, inset=0.012)
   if "strange_juice" in flaws:
     colour = drawing.jitter(rng, STRANGE[rng.integers(len(STRANGE))])
-    found["strange_juice"] = [body]
+    flaw_outlines["strange_juice"] = [body]
   shapes = [
     drawing.Shape(_inside(0.12, 0.93), drawing.jitter(rng, GLASS)),
     drawing.Shape(body, colour),
@@ -51,20 +51,24 @@ def draw(rng: np.random.Generator, flaws: Collection[str]) -> drawing.Drawing:
       drawing.rectangle(0.5, 0.105, 0.13, 0.05), drawing.jitter(rng, (0.75, 0.7, 0.3))
     ),
   ]
-  shapes += _labels(rng, juice, flaws, body, found)
+  shapes += _labels(rng, juice, flaws, body, flaw_outlines)
   shapes.append(_gleam(rng))
   if "stain" in flaws:
     x, y = 0.5 + rng.uniform(-0.1, 0.1), rng.uniform(0.45, 0.85)
     spot = drawing.blob(rng, x, y, rng.uniform(0.016, 0.03))
     shapes.append(drawing.Shape(spot, drawing.jitter(rng, (0.25, 0.17, 0.1))))
-    found["stain"] = [spot]
+    flaw_outlines["stain"] = [spot]
   if "scratch" in flaws:
     x, y = 0.5 + rng.uniform(-0.08, 0.08), rng.uniform(0.42, 0.62)
     steps = rng.uniform((-0.05, 0.03), (0.05, 0.08), (4, 2)).cumsum(axis=0)
     line = drawing.stroke(np.array([x, y]) + steps * 0.8, 0.009)
-    shapes += [drawing.Shape(each, (0.30, 0.32, 0.34)) for each in line]
-    found["scratch"] = line
-  return drawing.Drawing(drawing.jitter(rng, (0.45, 0.47, 0.45)), shapes, found)
+    shapes += [drawing.Shape(segment, (0.30, 0.32, 0.34)) for segment in line]
+    flaw_outlines["scratch"] = line
+  return drawing.Drawing(
+    background=drawing.jitter(rng, (0.45, 0.47, 0.45)),
+    shapes=shapes,
+    flaws=flaw_outlines,
+  )
 
 
 def _inside(top: float, bottom: float, inset: float = 0.0) -> drawing.Outline:
@@ -87,9 +91,9 @@ def _labels(
   juice: str,
   flaws: Collection[str],
   body: drawing.Outline,
-  found: dict[str, list[drawing.Outline]],
+  flaw_outlines: dict[str, list[drawing.Outline]],
 ) -> list[drawing.Shape]:
-  """Both labels with what is printed on them; flaws' places join `found`."""
+  """Both labels with what is printed on them; flaws' places join `flaw_outlines`."""
   icon, paper = juice, drawing.jitter(rng, PAPER, 0.02)
   places = {"icon": ICON, "text": TEXT}
   if "swapped_labels" in flaws:
@@ -102,24 +106,24 @@ def _labels(
     for name, (y, width, height) in places.items()
   }
   if "swapped_labels" in flaws:
-    found["swapped_labels"] = list(outlines.values())
+    flaw_outlines["swapped_labels"] = list(outlines.values())
   if "missing_label" in flaws:
     name = list(places)[rng.integers(2)]
-    found["missing_label"] = [outlines[name]]
+    flaw_outlines["missing_label"] = [outlines[name]]
     del places[name]
   if "wrong_icon" in flaws:
-    icon = rng.choice([each for each in JUICES if each != juice])
-    found["wrong_icon"] = [outlines["icon"], body]
+    icon = rng.choice([fruit for fruit in JUICES if fruit != juice])
+    flaw_outlines["wrong_icon"] = [outlines["icon"], body]
   shapes = []
-  for name, (y, _, height) in places.items():
+  for name, (middle, _, height) in places.items():
     shapes.append(drawing.Shape(outlines[name], paper))
-    at = (0.5 + shift[0], y + shift[1])
-    shapes += _icon(rng, str(icon), *at) if name == "icon" else _print(*at, height)
+    x, y = 0.5 + shift[0], middle + shift[1]
+    shapes += _icon(rng, str(icon), x, y) if name == "icon" else _print(x, y, height)
   if "torn_label" in flaws:
     name = list(places)[rng.integers(len(places))]
     hole = _torn(rng, outlines[name])
     shapes.append(drawing.Shape(hole, drawing.jitter(rng, JUICES[juice])))
-    found["torn_label"] = [hole]
+    flaw_outlines["torn_label"] = [hole]
   return shapes
 
 
@@ -136,8 +140,8 @@ def _icon(
       for side in (-0.035, 0.035)
     ]
     balls = [drawing.disc(x + side, y + 0.03, 0.03) for side in (-0.035, 0.035)]
-    return [drawing.Shape(each, green) for each in (*stems, leaf)] + [
-      drawing.Shape(each, red) for each in balls
+    return [drawing.Shape(outline, green) for outline in (*stems, leaf)] + [
+      drawing.Shape(outline, red) for outline in balls
     ]
   if juice == "orange":
     ball = drawing.disc(x, y + 0.01, 0.056)
@@ -148,7 +152,7 @@ def _icon(
       )[0]
       for t in np.arange(6) * np.pi / 3
     ]
-    shapes += [drawing.Shape(each, (0.99, 0.85, 0.6)) for each in spokes]
+    shapes += [drawing.Shape(spoke, (0.99, 0.85, 0.6)) for spoke in spokes]
     return [*shapes, drawing.Shape(leaf, green)]
   colour = drawing.jitter(rng, (0.75, 0.78, 0.25))
   parts = (
@@ -156,8 +160,8 @@ def _icon(
     drawing.disc(x, y - 0.02, 0.024, 1.2),
   )
   stem = drawing.stroke([(x, y - 0.045), (x + 0.008, y - 0.068)], 0.008)
-  shapes = [drawing.Shape(each, colour) for each in parts]
-  return [*shapes, *(drawing.Shape(each, (0.35, 0.22, 0.1)) for each in stem)]
+  shapes = [drawing.Shape(part, colour) for part in parts]
+  return [*shapes, *(drawing.Shape(segment, (0.35, 0.22, 0.1)) for segment in stem)]
 
 
 def _print(x: float, y: float, height: float) -> list[drawing.Shape]:

@@ -15,20 +15,20 @@ NORMAL = ("mandarin", "mandarin", "apple")
 FRUIT_AREA = 0.019
 
 FLAWS = (
-  drawing.Flaw("missing_fruit", True, FRUIT_AREA, relative=False),
-  drawing.Flaw("wrong_fruit", True, FRUIT_AREA, relative=False),
-  drawing.Flaw("wrong_ratio", True, 1.0),
-  drawing.Flaw("swapped_fillings", True, 0.5),
-  drawing.Flaw("bruise", False, 1.0),
-  drawing.Flaw("foreign_object", False, 1.0),
-  drawing.Flaw("cracked_rim", False, 1.0),
+  drawing.Flaw("missing_fruit", logical=True, saturation=FRUIT_AREA, relative=False),
+  drawing.Flaw("wrong_fruit", logical=True, saturation=FRUIT_AREA, relative=False),
+  drawing.Flaw("wrong_ratio", logical=True, saturation=1.0),
+  drawing.Flaw("swapped_fillings", logical=True, saturation=0.5),
+  drawing.Flaw("bruise", logical=False, saturation=1.0),
+  drawing.Flaw("foreign_object", logical=False, saturation=1.0),
+  drawing.Flaw("cracked_rim", logical=False, saturation=1.0),
 )
 PAIRS = (("missing_fruit", "wrong_ratio"), ("bruise", "foreign_object"))
 
 
 def draw(rng: np.random.Generator, flaws: Collection[str]) -> drawing.Drawing:
   """The open box from above."""
-  found: dict[str, list[drawing.Outline]] = {}
+  flaw_outlines: dict[str, list[drawing.Outline]] = {}
   white = drawing.jitter(rng, (0.88, 0.88, 0.86), 0.02)
   floor = drawing.jitter(rng, (0.70, 0.71, 0.70), 0.02)
   left, right = (
@@ -43,22 +43,26 @@ def draw(rng: np.random.Generator, flaws: Collection[str]) -> drawing.Drawing:
   fruits = list(NORMAL)
   if "missing_fruit" in flaws:
     del fruits[rng.integers(3)]
-    found["missing_fruit"] = [left]
+    flaw_outlines["missing_fruit"] = [left]
   if "wrong_fruit" in flaws:
     fruits = ["mandarin"] * 3 if rng.integers(2) else ["mandarin", "apple", "apple"]
   places = _free_places(rng, len(fruits))
-  for kind, place in zip(fruits, places, strict=True):
-    shapes += _fruit(rng, kind, *place)
+  for kind, (x, y) in zip(fruits, places, strict=True):
+    shapes += _fruit(rng, kind, x, y)
   if "wrong_fruit" in flaws:
     many = max(set(fruits), key=fruits.count)
-    found["wrong_fruit"] = [
-      drawing.disc(*place, RADIUS)
-      for kind, place in zip(fruits, places, strict=True)
+    flaw_outlines["wrong_fruit"] = [
+      drawing.disc(x, y, RADIUS)
+      for kind, (x, y) in zip(fruits, places, strict=True)
       if kind == many
     ]
-  shapes += _fillings(rng, flaws, right, found)
-  shapes += _damage(rng, flaws, places, found)
-  return drawing.Drawing(drawing.jitter(rng, (0.36, 0.30, 0.25)), shapes, found)
+  shapes += _fillings(rng, flaws, right, flaw_outlines)
+  shapes += _damage(rng, flaws, places, flaw_outlines)
+  return drawing.Drawing(
+    background=drawing.jitter(rng, (0.36, 0.30, 0.25)),
+    shapes=shapes,
+    flaws=flaw_outlines,
+  )
 
 
 def _free_places(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:
@@ -84,46 +88,52 @@ def _fruit(
     drawing.Shape(drawing.disc(x, y, radius, rng.uniform(0.95, 1.0)), colour),
     drawing.Shape(drawing.disc(x - 0.02, y - 0.02, radius * 0.55), light),
   ]
-  end = (x + offset[0], y + offset[1])
+  end_x, end_y = x + offset[0], y + offset[1]
   if kind == "apple":
-    stalk = drawing.stroke([(x, y), end], 0.012)[0]
+    stalk = drawing.stroke([(x, y), (end_x, end_y)], 0.012)[0]
     return [*shapes, drawing.Shape(stalk, (0.3, 0.18, 0.08))]
-  return [*shapes, drawing.Shape(drawing.disc(*end, 0.012), (0.35, 0.45, 0.15))]
+  navel = drawing.disc(end_x, end_y, 0.012)
+  return [*shapes, drawing.Shape(navel, (0.35, 0.45, 0.15))]
 
 
 def _fillings(
   rng: np.random.Generator,
   flaws: Collection[str],
   place: drawing.Outline,
-  found: dict[str, list[drawing.Outline]],
+  flaw_outlines: dict[str, list[drawing.Outline]],
 ) -> list[drawing.Shape]:
   """Flakes above the border, almonds below it."""
   border = BORDER + rng.normal(0, 0.006)
   if "wrong_ratio" in flaws:
     border += rng.choice([-1, 1]) * rng.uniform(0.1, 0.2)
     middle, height = (border + BORDER) / 2, abs(border - BORDER)
-    found["wrong_ratio"] = [
+    flaw_outlines["wrong_ratio"] = [
       drawing.rectangle(sum(RIGHT) / 2, middle, RIGHT[1] - RIGHT[0], height)
     ]
   above, below = (TOP, border), (border, BOTTOM)
   if "swapped_fillings" in flaws:
     middle = TOP + BOTTOM - border
     above, below = (middle, BOTTOM), (TOP, middle)
-    found["swapped_fillings"] = [place]
-  flakes = _heap(rng, above, 520.0, (0.023, 0.55), (0.86, 0.70, 0.40))
-  almonds = _heap(rng, below, 300.0, (0.030, 0.5), (0.52, 0.30, 0.15))
+    flaw_outlines["swapped_fillings"] = [place]
+  flakes = _heap(
+    rng, above, density=520.0, length=0.023, squash=0.55, colour=(0.86, 0.70, 0.40)
+  )
+  almonds = _heap(
+    rng, below, density=300.0, length=0.030, squash=0.5, colour=(0.52, 0.30, 0.15)
+  )
   return flakes + almonds
 
 
 def _heap(
   rng: np.random.Generator,
   span: tuple[float, float],
+  *,
   density: float,
-  form: tuple[float, float],
+  length: float,
+  squash: float,
   colour: drawing.Colour,
 ) -> list[drawing.Shape]:
   """Ellipses strewn over the right compartment between two heights."""
-  length, squash = form
   shade = tuple(0.75 * value for value in colour)
   height, width = span[1] - span[0], RIGHT[1] - RIGHT[0]
   ground = drawing.rectangle(sum(RIGHT) / 2, sum(span) / 2, width, height)
@@ -141,24 +151,25 @@ def _damage(
   rng: np.random.Generator,
   flaws: Collection[str],
   places: list[tuple[float, float]],
-  found: dict[str, list[drawing.Outline]],
+  flaw_outlines: dict[str, list[drawing.Outline]],
 ) -> list[drawing.Shape]:
   """What lies over the contents."""
   shapes = []
   if "bruise" in flaws:
     x, y = places[rng.integers(len(places))] + rng.uniform(-0.03, 0.03, 2)
-    found["bruise"] = [drawing.blob(rng, x, y, rng.uniform(0.022, 0.034))]
-    dark = drawing.jitter(rng, (0.28, 0.17, 0.08))
-    shapes.append(drawing.Shape(found["bruise"][0], dark))
+    bruise = drawing.blob(rng, x, y, rng.uniform(0.022, 0.034))
+    flaw_outlines["bruise"] = [bruise]
+    shapes.append(drawing.Shape(bruise, drawing.jitter(rng, (0.28, 0.17, 0.08))))
   if "foreign_object" in flaws:
     x, y = rng.uniform(RIGHT[0] + 0.05, RIGHT[1] - 0.05), rng.uniform(0.22, 0.78)
     piece = drawing.rectangle(0.0, 0.0, rng.uniform(0.05, 0.08), 0.022)
-    found["foreign_object"] = [drawing.turned(piece, rng.uniform(0, np.pi), x, y)]
-    blue = drawing.jitter(rng, (0.2, 0.4, 0.65))
-    shapes.append(drawing.Shape(found["foreign_object"][0], blue))
+    foreign = drawing.turned(piece, rng.uniform(0, np.pi), x, y)
+    flaw_outlines["foreign_object"] = [foreign]
+    shapes.append(drawing.Shape(foreign, drawing.jitter(rng, (0.2, 0.4, 0.65))))
   if "cracked_rim" in flaws:
     x, edge = rng.uniform(0.15, 0.85), rng.choice([TOP - 0.035, BOTTOM + 0.035])
     steps = np.array([(0, -0.02), (0.012, -0.004), (-0.008, 0.006), (0.006, 0.02)])
-    found["cracked_rim"] = drawing.stroke(np.array([x, edge]) + steps, 0.01)
-    shapes += [drawing.Shape(e, (0.3, 0.27, 0.25)) for e in found["cracked_rim"]]
+    crack = drawing.stroke(np.array([x, edge]) + steps, 0.01)
+    flaw_outlines["cracked_rim"] = crack
+    shapes += [drawing.Shape(segment, (0.3, 0.27, 0.25)) for segment in crack]
   return shapes

@@ -50,7 +50,9 @@ class Pose(NamedTuple):
 def random_pose(rng: np.random.Generator) -> Pose:
   """Up to 2.5 degrees, 3 % of scale and 2 % of the side."""
   x, y = rng.uniform(-0.02, 0.02, 2)
-  return Pose(rng.uniform(-0.044, 0.044), rng.uniform(0.97, 1.03), (x, y))
+  return Pose(
+    angle=rng.uniform(-0.044, 0.044), scale=rng.uniform(0.97, 1.03), shift=(x, y)
+  )
 
 
 def disc(x: float, y: float, radius: float, squash: float = 1.0) -> Outline:
@@ -73,8 +75,8 @@ def stroke(
   """A line through the points with round ends, as one outline for each segment."""
   line, parts = np.asarray(points, float), []
   for start, end in itertools.pairwise(line):
-    along = np.arctan2(*(end - start)[::-1])
-    turn = along + np.linspace(np.pi / 2, 3 * np.pi / 2, 9)
+    run, rise = end - start
+    turn = np.arctan2(rise, run) + np.linspace(np.pi / 2, 3 * np.pi / 2, 9)
     cap = width / 2 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     parts.append(np.concatenate([start + cap, end - cap]))
   return parts

@@ -33,12 +33,12 @@ SMALLEST = 32  # pixels, of an image's side
 
 
 class Counts(NamedTuple):
-  """How many images a category gets; of each pair of flaws, a third of `each`."""
+  """How many images a category gets; of each pair of flaws, a third of `per_flaw`."""
 
   train: int = 200
   validation: int = 40
   good: int = 60
-  each: int = 15  # images of every single flaw
+  per_flaw: int = 15  # images of every single flaw
 
 
 class Job(NamedTuple):
@@ -110,16 +110,16 @@ def _jobs(product, counts: Counts) -> Iterator[Job]:
   """Every image of a category; its place in this order is part of its seed."""
   for split in ("train", "validation"):
     for at in range(getattr(counts, split)):
-      yield Job(split, records.GOOD, f"{at:03d}", ())
+      yield Job(split, records.GOOD, name=f"{at:03d}", flaws=())
   for at in range(counts.good):
-    yield Job("test", records.GOOD, f"{at:03d}", ())
+    yield Job("test", records.GOOD, name=f"{at:03d}", flaws=())
   logical = {flaw.name: flaw.logical for flaw in product.FLAWS}
   for kind, wanted in ((records.LOGICAL, True), (records.STRUCTURAL, False)):
     single = [(name,) for name in logical if logical[name] is wanted]
     double = [pair for pair in product.PAIRS if logical[pair[0]] is wanted]
-    flaws = single * counts.each + double * (counts.each // 3)
+    flaws = single * counts.per_flaw + double * (counts.per_flaw // 3)
     for at, names in enumerate(flaws):
-      yield Job("test", kind, f"{at:03d}", names)
+      yield Job("test", kind, name=f"{at:03d}", flaws=names)
 
 
 def _entry(flaw: drawing.Flaw, value: int, size: int) -> dict:

@@ -15,12 +15,12 @@ STRANGE = ((0.75, 0.12, 0.12), (0.15, 0.35, 0.75), (0.15, 0.6, 0.25))
 PIN_AREA = 0.0052
 
 FLAWS = (
-  drawing.Flaw("missing_pin", True, PIN_AREA, relative=False),
-  drawing.Flaw("extra_pin", True, PIN_AREA, relative=False),
-  drawing.Flaw("missing_wall", True, 1.0),
-  drawing.Flaw("bent_pin", False, 0.5),
-  drawing.Flaw("wrong_colour", False, 1.0),
-  drawing.Flaw("dirt", False, 1.0),
+  drawing.Flaw("missing_pin", logical=True, saturation=PIN_AREA, relative=False),
+  drawing.Flaw("extra_pin", logical=True, saturation=PIN_AREA, relative=False),
+  drawing.Flaw("missing_wall", logical=True, saturation=1.0),
+  drawing.Flaw("bent_pin", logical=False, saturation=0.5),
+  drawing.Flaw("wrong_colour", logical=False, saturation=1.0),
+  drawing.Flaw("dirt", logical=False, saturation=1.0),
 )
 PAIRS = (("missing_pin", "extra_pin"), ("bent_pin", "dirt"))
 
@@ -33,21 +33,25 @@ def draw(rng: np.random.Generator, flaws: Collection[str]) -> drawing.Drawing:
       drawing.jitter(rng, (0.62, 0.64, 0.66)),
     )
   ]
-  found: dict[str, list[drawing.Outline]] = {}
+  flaw_outlines: dict[str, list[drawing.Outline]] = {}
   cells = [divmod(int(at), COLUMNS) for at in rng.permutation(ROWS * COLUMNS)]
   chosen = dict(zip(sorted(flaws), cells, strict=False))
   gone = chosen.get("missing_wall")
   wall = drawing.jitter(rng, (0.83, 0.84, 0.85))
   for place, outline in _walls():
     if gone is not None and place == (gone[0], min(gone[1], COLUMNS - 2)):
-      found["missing_wall"] = [outline]
+      flaw_outlines["missing_wall"] = [outline]
     else:
       shapes.append(drawing.Shape(outline, wall))
   pins: list[drawing.Shape] = []
   for cell in sorted(cells):
     mine = [name for name, place in chosen.items() if place == cell]
-    pins += _cell(rng, cell, mine[0] if mine else "", found)
-  return drawing.Drawing(drawing.jitter(rng, (0.2, 0.2, 0.22)), shapes + pins, found)
+    pins += _cell(rng, cell, mine[0] if mine else "", flaw_outlines)
+  return drawing.Drawing(
+    background=drawing.jitter(rng, (0.2, 0.2, 0.22)),
+    shapes=shapes + pins,
+    flaws=flaw_outlines,
+  )
 
 
 def _walls() -> list[tuple[tuple[int, int] | None, drawing.Outline]]:
@@ -71,12 +75,12 @@ def _cell(
   rng: np.random.Generator,
   cell: tuple[int, int],
   flaw: str,
-  found: dict[str, list[drawing.Outline]],
+  flaw_outlines: dict[str, list[drawing.Outline]],
 ) -> list[drawing.Shape]:
-  """The contents of a compartment; its flaw's place joins `found`."""
+  """The contents of a compartment; its flaw's place joins `flaw_outlines`."""
   x, y = LEFT + (cell[1] + 0.5) * WIDTH, TOP + (cell[0] + 0.5) * HEIGHT
   if flaw == "missing_pin":
-    found[flaw] = [drawing.rectangle(x, y, WIDTH - WALL, HEIGHT - WALL)]
+    flaw_outlines[flaw] = [drawing.rectangle(x, y, WIDTH - WALL, HEIGHT - WALL)]
     return []
   bend = rng.choice([-1, 1]) * rng.uniform(1.3, 2.2) if flaw == "bent_pin" else 0.0
   head = STRANGE[rng.integers(len(STRANGE))] if flaw == "wrong_colour" else YELLOW
@@ -86,16 +90,16 @@ def _cell(
     while np.linalg.norm(second[-1].outline[0] - first[-1].outline[0]) < 2.2 * HEAD:
       second = _pin(rng, x, y, YELLOW, 0.0)
     first += second
-    found[flaw] = [shape.outline for shape in first]
+    flaw_outlines[flaw] = [shape.outline for shape in first]
   elif flaw == "bent_pin":
-    found[flaw] = [shape.outline for shape in first[:2]]
+    flaw_outlines[flaw] = [shape.outline for shape in first[:2]]
   elif flaw == "wrong_colour":
-    found[flaw] = [first[-2].outline]
+    flaw_outlines[flaw] = [first[-2].outline]
   elif flaw == "dirt":
     spot = drawing.blob(
       rng, x + rng.uniform(-0.04, 0.04), y + rng.uniform(-0.06, 0.06), 0.022
     )
-    found[flaw] = [spot]
+    flaw_outlines[flaw] = [spot]
     first.append(drawing.Shape(spot, drawing.jitter(rng, (0.18, 0.13, 0.1))))
   return first
 
@@ -115,11 +119,11 @@ def _pin(
   room = np.array([WIDTH - WALL, HEIGHT - WALL]) / 2
   low = -room - corners.min(axis=0)
   high = room - corners.max(axis=0)
-  at = np.array([x, y]) + rng.uniform(low, high)
+  x, y = np.array([x, y]) + rng.uniform(low, high)
   steel, colour = drawing.jitter(rng, STEEL), drawing.jitter(rng, head)
   light = tuple(min(1.0, 0.25 + 0.85 * value) for value in colour)
   colours = [*[steel] * len(needle), colour, light]
   return [
-    drawing.Shape(drawing.turned(part, angle, *at), each)
-    for part, each in zip(parts, colours, strict=True)
+    drawing.Shape(drawing.turned(part, angle, x, y), colour)
+    for part, colour in zip(parts, colours, strict=True)
   ]

@@ -3,7 +3,7 @@
 from jaxtyping import Float, Int
 import numpy as np
 
-BLOCK = 2**22  # cells of the bootstrap's histograms held at a time
+BLOCK = 2**22  # cells of the bootstrap's histograms that are in memory at a time
 
 
 def auroc(good: Float[np.ndarray, " n"], bad: Float[np.ndarray, " m"]) -> float:
@@ -38,20 +38,20 @@ def resampled(
   _check(good, "good")
   _check(bad, "bad")
   values, place = np.unique(np.concatenate([good, bad]), return_inverse=True)
-  size, found = values.size, []
+  size, aurocs = values.size, []
   block = max(1, BLOCK // size)
   for start in range(0, len(good_draws), block):
-    counts = [
+    good_counts, bad_counts = [
       _histograms(places[draws[start : start + block]], size)
       for places, draws in (
         (place[: good.size], good_draws),
         (place[good.size :], bad_draws),
       )
     ]
-    below = np.cumsum(counts[0], axis=1) - counts[0]
-    won = np.einsum("rv,rv->r", counts[1], 2 * below + counts[0])
-    found.append(won / (2 * good.size * bad.size))
-  return np.concatenate(found)
+    below = np.cumsum(good_counts, axis=1) - good_counts
+    won = np.einsum("rv,rv->r", bad_counts, 2 * below + good_counts)
+    aurocs.append(won / (2 * good.size * bad.size))
+  return np.concatenate(aurocs)
 
 
 def _histograms(places: Int[np.ndarray, "r n"], size: int) -> Int[np.ndarray, "r v"]:

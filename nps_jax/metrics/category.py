@@ -46,8 +46,7 @@ def measure(
   Args:
     scored: each test record once, in any order, with its anomaly map [h w] at the
       image's own size and its image score. Maps are taken one at a time.
-    limits: false positive rates that areas are integrated to; None: LIMITS for LOCO,
-      else PRO_LIMITS.
+    limits: false positive rates to integrate to; None: LIMITS for LOCO or PRO_LIMITS.
     bootstrap: samples for the 95 % intervals of image AUROCs ("image_auroc_95"), good
       and anomalous images drawn apart; 0: none.
     seed: of the bootstrap.
@@ -64,13 +63,7 @@ def measure(
   pixel_auroc = pixel_ap = None
   if _has_both(everything):
     pixel_auroc, pixel_ap = spro.pixel_ranking(everything)
-  au_spro = au_pro = None
-  if dataset.layout == "loco":
-    au_spro, regions = _loco_regions(images, groups, limits or LIMITS)
-  else:
-    names, areas = _channels(images, groups, limits or PRO_LIMITS)
-    au_pro = _mean(areas, limits or PRO_LIMITS)
-    regions = _by_name(names, areas, limits or PRO_LIMITS)
+  au_spro, au_pro, regions = _region_areas(dataset.layout, images, groups, limits)
   kinds = figures["by_kind"]
   return {
     "category": dataset.category,
@@ -82,7 +75,7 @@ def measure(
     "pixel_auroc": pixel_auroc,
     "pixel_ap": pixel_ap,
     "n_test": len(images),
-    "n_by_kind": {kind: sum(_shows(each, kind) for each in images) for kind in kinds},
+    "n_by_kind": {kind: sum(_shows(image, kind) for image in images) for kind in kinds},
   }
 
 
@@ -92,13 +85,14 @@ def _gather(
 ) -> tuple[list[_Image], Mapping[str, spro.Group]]:
   """Each test image's score, and the pixels by test folder (none if plain)."""
   missing = {record.id: record for record in dataset.test}
-  known = frozenset(missing)
+  ids = frozenset(missing)
   images, groups = [], collections.defaultdict(spro.Group)
-  for given, values, score in scored:
-    record = missing.pop(given.id, None)
+  for scored_record, values, score in scored:
+    name = scored_record.id
+    record = missing.pop(name, None)
     if record is None:
-      problem = "scored twice" if given.id in known else "not in the test split"
-      raise ValueError(f"{given.id} is {problem} of {dataset.category}.")
+      problem = "scored twice" if name in ids else "not in the test split"
+      raise ValueError(f"{name} is {problem} of {dataset.category}.")
     if values.ndim != 2:
       raise ValueError(
         f"{record.id}: its anomaly map has shape {values.shape}; expected (height, "
@@ -113,10 +107,10 @@ def _gather(
       truth = masks.read(record, dataset.defects, values.shape)
       groups[record.kind].add(values, truth.channels, truth.saturation)
       names = truth.names
-    images.append(_Image(record.kind, float(score), names))
+    images.append(_Image(kind=record.kind, score=float(score), defects=names))
   if missing:
     raise ValueError(
-      f"{len(missing)} of the {len(known)} test images of {dataset.category} have no "
+      f"{len(missing)} of the {len(ids)} test images of {dataset.category} have no "
       f"score, the first being {next(iter(missing))}."
     )
   return images, groups
@@ -128,23 +122,27 @@ def _image_auroc(
   """Image AUROCs of good images against the anomalous ones, and against parts."""
   good = np.array([image.score for image in images if image.kind == records.GOOD])
   rng = np.random.default_rng(seed)
-  draws = rng.integers(0, max(good.size, 1), (bootstrap, good.size))
+  good_draws = rng.integers(0, max(good.size, 1), (bootstrap, good.size))
 
   def against(wanted: Callable[[_Image], bool]) -> _Figure | None:
     bad = np.array([image.score for image in images if wanted(image)])
     if not good.size or not bad.size:
       return None
-    others = rng.integers(0, bad.size, (bootstrap, bad.size))
-    samples = auroc.resampled(good, bad, draws, others) if bootstrap else np.zeros(0)
-    return _Figure(auroc.auroc(good, bad), samples)
+    bad_draws = rng.integers(0, bad.size, (bootstrap, bad.size))
+    samples = np.zeros(0)
+    if bootstrap:
+      samples = auroc.resampled(good, bad, good_draws, bad_draws)
+    return _Figure(value=auroc.auroc(good, bad), samples=samples)
 
   logical = structural = mean = None
   if dataset.layout == "loco":
     logical = against(lambda image: image.kind == records.LOGICAL)
     structural = against(lambda image: image.kind == records.STRUCTURAL)
     if logical is not None and structural is not None:
-      pairs = zip(logical, structural, strict=True)
-      mean = _Figure(*((one + other) / 2 for one, other in pairs))
+      mean = _Figure(
+        value=(logical.value + structural.value) / 2,
+        samples=(logical.samples + structural.samples) / 2,
+      )
     kinds = list(dict.fromkeys(defect.name for defect in dataset.defects))
   else:
     kinds = sorted({image.kind for image in images} - {records.GOOD})
@@ -164,42 +162,57 @@ def _shows(image: _Image, kind: str) -> bool:
   return kind in image.defects or kind == image.kind
 
 
-def _leaves(figures: Mapping, of: Callable[[_Figure], object]) -> dict:
+def _leaves(figures: Mapping, value_of: Callable[[_Figure], object]) -> dict:
   """The figures' tree with a value for each; None stays."""
-  found = {}
-  for name, each in figures.items():
-    if isinstance(each, Mapping):
-      found[name] = _leaves(each, of)
+  values = {}
+  for name, figure in figures.items():
+    if isinstance(figure, Mapping):
+      values[name] = _leaves(figure, value_of)
     else:
-      found[name] = None if each is None else of(each)
-  return found
+      values[name] = None if figure is None else value_of(figure)
+  return values
 
 
 def _interval(figure: _Figure) -> list[float]:
   return np.quantile(figure.samples, CONFIDENCE).tolist()
 
 
+def _region_areas(
+  layout: str,
+  images: Sequence[_Image],
+  groups: Mapping[str, spro.Group],
+  limits: Sequence[float] | None,
+) -> tuple[dict | None, dict | None, dict]:
+  """AU-sPRO, which LOCO alone has; AU-PRO, which it has not; and either by kind."""
+  if layout == "loco":
+    au_spro, by_defect = _loco_regions(images, groups, limits or LIMITS)
+    return au_spro, None, by_defect
+  limits = limits or PRO_LIMITS
+  names, areas = _channels(images, groups, limits)
+  return None, _mean(areas, limits), _by_name(names, areas, limits)
+
+
 def _loco_regions(
   images: Sequence[_Image], groups: Mapping[str, spro.Group], limits: Sequence[float]
 ) -> tuple[dict, dict]:
   """AU-sPRO of both subsets and their mean; and by defect."""
-  found, names, areas = {}, [], []
+  by_subset, names, areas = {}, [], []
   for subset, kind in (
     ("logical", records.LOGICAL),
     ("structural", records.STRUCTURAL),
   ):
     parts = {records.GOOD: groups[records.GOOD], kind: groups[kind]}
-    some, part = _channels(images, parts, limits)
-    found[subset] = _mean(part, limits)
-    names += some
-    areas.append(part)
+    subset_names, subset_areas = _channels(images, parts, limits)
+    by_subset[subset] = _mean(subset_areas, limits)
+    names += subset_names
+    areas.append(subset_areas)
   mean = None
-  if found["logical"] and found["structural"]:
+  if by_subset["logical"] and by_subset["structural"]:
     mean = {
-      limit: (area + found["structural"][limit]) / 2
-      for limit, area in found["logical"].items()
+      limit: (area + by_subset["structural"][limit]) / 2
+      for limit, area in by_subset["logical"].items()
     }
-  return found | {"mean": mean}, _by_name(names, np.concatenate(areas), limits)
+  return by_subset | {"mean": mean}, _by_name(names, np.concatenate(areas), limits)
 
 
 def _channels(
@@ -232,11 +245,11 @@ def _by_name(
   names: Sequence[str], areas: Float[np.ndarray, "c m"], limits: Sequence[float]
 ) -> dict[str, dict[str, float]]:
   """The mean over the channels of each name."""
-  found = np.array(names)
-  return {name: _mean(areas[found == name], limits) for name in dict.fromkeys(names)}
+  labels = np.array(names)
+  return {name: _mean(areas[labels == name], limits) for name in dict.fromkeys(names)}
 
 
 def _has_both(groups: Sequence[spro.Group]) -> bool:
   """Whether there are defective and normal pixels, so that areas are defined."""
-  some = any(group.channels for group in groups)
-  return some and any(group.normal_count for group in groups)
+  any_defective = any(group.channels for group in groups)
+  return any_defective and any(group.normal_count for group in groups)

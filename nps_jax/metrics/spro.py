@@ -1,7 +1,7 @@
 """Exact areas under the sPRO, PRO and pixel ROC curves: every score is a threshold.
 
-A pixel counts as found at a threshold if its score exceeds it. A channel (one defect's
-ground truth) has sPRO = min(pixels found / saturation, 1), and the curve is the mean
+A pixel is detected at a threshold if its score exceeds it. A channel (one defect's
+ground truth) has sPRO = min(pixels detected / saturation, 1), and the curve is the mean
 over channels against the false positive rate of the subset's normal pixels (Bergmann et
 al., "Beyond Dents and Scratches", IJCV 2022). PRO is the case saturation = area.
 
@@ -120,7 +120,7 @@ class _Blocks:
 
   def _close(self) -> None:
     """Leaves no room in the last block."""
-    self._blocks[-1:] = [each[: self._used] for each in self._blocks[-1:]]
+    self._blocks[-1:] = [block[: self._used] for block in self._blocks[-1:]]
     self._used = 0
 
 
@@ -151,17 +151,18 @@ def channel_areas(
   channels = [scores for group in groups for scores in group.channels]
   with futures.ThreadPoolExecutor(THREADS) as pool:
     ranked = list(pool.map(Group.normal, groups))
-    total = _count(ranked)
-    if not channels or not total:
+    normal_count = _count(ranked)
+    if not channels or not normal_count:
       raise ValueError(
-        f"{len(channels)} channels and {total} normal pixels: sPRO needs some of both."
+        f"{len(channels)} channels and {normal_count} normal pixels: sPRO needs some "
+        "of both."
       )
     measure = functools.partial(_areas, ranked=ranked, limits=limits)
     return np.stack(list(pool.map(measure, channels)))
 
 
 def pixel_ranking(groups: Sequence[Group]) -> tuple[float, float]:
-  """AUROC and average precision of pixels in any channel against all others; 0..1.
+  """AUROC and average precision of pixels in any channel against normal ones; 0..1.
 
   In the AUROC ties count half; AP is the mean, over the defective pixels, of the
   precision among pixels that score at least as high.
@@ -172,19 +173,20 @@ def pixel_ranking(groups: Sequence[Group]) -> tuple[float, float]:
   defective = [scores for group in groups for scores in group.defective]
   with futures.ThreadPoolExecutor(THREADS) as pool:
     ranked = list(pool.map(Group.normal, groups))
-    total, found = _count(ranked), _count(defective)
-    if not total or not found:
+    normal_count, defective_count = _count(ranked), _count(defective)
+    if not normal_count or not defective_count:
       raise ValueError(
-        f"{found} defective and {total} normal pixels: AUROC needs some of both."
+        f"{defective_count} defective and {normal_count} normal pixels: AUROC needs "
+        "some of both."
       )
-    # Neighbouring scores are found near each other, so in order is twice as fast.
+    # Neighbouring scores have neighbouring places, so in order is twice as fast.
     scores = np.concatenate(defective)
     scores.sort()
-    blocks = np.array_split(scores, -(-found // BLOCK))
-    count = functools.partial(_lost_and_precision, scores=scores, ranked=ranked)
-    lost, precision = map(sum, zip(*pool.map(count, blocks), strict=True))
-  pairs = 2 * total * found
-  return (pairs - lost) / pairs, precision / found
+    blocks = np.array_split(scores, -(-defective_count // BLOCK))
+    count = functools.partial(_misordered_and_precision, scores=scores, ranked=ranked)
+    misordered, precision = map(sum, zip(*pool.map(count, blocks), strict=True))
+  pairs = 2 * normal_count * defective_count
+  return (pairs - misordered) / pairs, precision / defective_count
 
 
 def _count(arrays: Sequence[np.ndarray]) -> int:
@@ -196,11 +198,13 @@ def _areas(
 ) -> Float[np.ndarray, " m"]:
   """One channel's normalised area up to each limit."""
   above, reached = _false_positives(scores, ranked)
-  total = _count(ranked)
-  return np.array([_ramp_area(above, reached, limit * total) for limit in limits])
+  normal_count = _count(ranked)
+  return np.array(
+    [_ramp_area(above, reached, limit * normal_count) for limit in limits]
+  )
 
 
-def _lost_and_precision(
+def _misordered_and_precision(
   block: Float[np.ndarray, " n"],
   scores: Float[np.ndarray, " m"],
   ranked: Sequence[np.ndarray],

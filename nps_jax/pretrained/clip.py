@@ -33,10 +33,9 @@ def stamp(model: str) -> str:
   folder = pathlib.Path(model).expanduser()
   if not folder.is_dir():
     return model
-  held = [folder / name for name in MODEL_FILES[-1] if (folder / name).exists()]
-  return " ".join(
-    [str(folder.resolve()), *(str(each.stat().st_mtime_ns) for each in held)]
-  )
+  files = [folder / name for name in MODEL_FILES[-1] if (folder / name).exists()]
+  times = [str(file.stat().st_mtime_ns) for file in files]
+  return " ".join([str(folder.resolve()), *times])
 
 
 def embed(folder: pathlib.Path, prompts: Sequence[str]) -> Float32[np.ndarray, "p t"]:
@@ -57,18 +56,18 @@ def embed(folder: pathlib.Path, prompts: Sequence[str]) -> Float32[np.ndarray, "
       f"reads {most}. Shorten config.context.templates; the longest is {longest!r}."
     )
   with jax.default_matmul_precision("highest"):
-    found = jax.jit(lambda tokens, params: network(**tokens, params=params))(
+    output = jax.jit(lambda tokens, params: network(**tokens, params=params))(
       dict(tokens), params
     )
-  return np.asarray(found.text_embeds, np.float32)
+  return np.asarray(output.text_embeds, np.float32)
 
 
 def image_size(folder: pathlib.Path) -> int:
   """The side in pixels of the images that the model reads."""
   import transformers  # noqa: PLC0415
 
-  found = transformers.CLIPVisionConfig.from_pretrained(folder, local_files_only=True)
-  return found.image_size
+  config = transformers.CLIPVisionConfig.from_pretrained(folder, local_files_only=True)
+  return config.image_size
 
 
 def embed_images(
@@ -87,13 +86,14 @@ def embed_images(
 
   @jax.jit
   def embed(params: Any, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b t"]:
-    mean, spread = (jnp.array(each)[None, None, None, :] for each in (MEAN, SPREAD))
+    mean = jnp.array(MEAN)[None, None, None, :]
+    spread = jnp.array(SPREAD)[None, None, None, :]
     pixels = (images / 255 - mean) / spread
-    found = network(
+    output = network(
       pixels.transpose(0, 3, 1, 2), params={"vision_model": params["vision_model"]}
     )
     kernel = params["visual_projection"]["kernel"]
-    return jnp.einsum("bd,dt->bt", found.pooler_output, kernel)
+    return jnp.einsum("bd,dt->bt", output.pooler_output, kernel)
 
   with jax.default_matmul_precision("highest"):
     parts = [np.asarray(embed(params, batch), np.float32) for batch in batches]
@@ -105,41 +105,43 @@ def weights(folder: pathlib.Path, shapes: Any) -> Any:
 
   Strict, where transformers would fill a gap with random values and a log line.
   """
-  path = next(each for name in MODEL_FILES[-1] if (each := folder / name).exists())
+  path = next(file for name in MODEL_FILES[-1] if (file := folder / name).exists())
   wanted = {
     target: leaf.shape for target, leaf in traverse_util.flatten_dict(shapes).items()
   }
   try:
-    held = _held(path, wanted)
+    tensors = _read_tensors(path, wanted)
   except (ValueError, safetensors.SafetensorError) as error:
     raise ValueError(
       f"{path} is cut short or damaged ({error}). Copy or download it again."
     ) from error
   for target, shape in wanted.items():
-    if target not in held or held[target].shape != shape:
-      got = held[target].shape if target in held else "missing"
+    if target not in tensors or tensors[target].shape != shape:
+      got = tensors[target].shape if target in tensors else "missing"
       raise ValueError(
         f"{path} does not fit its config.json: {'/'.join(target)} should be {shape} "
         f"and is {got}. config.context.model must be a CLIP with a text projection."
       )
   return traverse_util.unflatten_dict(
-    {target: np.asarray(held[target], np.float32) for target in wanted}
+    {target: np.asarray(tensors[target], np.float32) for target in wanted}
   )
 
 
-def _held(path: pathlib.Path, wanted: Iterable[tuple[str, ...]]) -> dict[Any, Any]:
+def _read_tensors(
+  path: pathlib.Path, wanted: Iterable[tuple[str, ...]]
+) -> dict[Any, Any]:
   """What the file holds, by the names that Flax's CLIP has for it."""
   if path.suffix == ".msgpack":
     return traverse_util.flatten_dict(serialization.msgpack_restore(path.read_bytes()))
-  held = {}
+  tensors = {}
   with safetensors.safe_open(path, framework="flax") as file:
     names = set(file.keys())
     for target in wanted:
       name = ".".join((*target[:-1], TORCH_NAMES.get(target[-1], target[-1])))
       if name in names:
         tensor = file.get_tensor(name)
-        held[target] = _turned(tensor) if target[-1] == "kernel" else tensor
-  return held
+        tensors[target] = _turned(tensor) if target[-1] == "kernel" else tensor
+  return tensors
 
 
 def _turned(kernel: Any) -> Any:
@@ -174,7 +176,6 @@ def find_model(model: str) -> pathlib.Path:
           f"{' or '.join(names)}; expected {wanted}."
         )
     return folder
-  found = pathlib.Path()
   for names in MODEL_FILES:
     if not (path := hub.fetch(model, *names)):
       raise FileNotFoundError(
@@ -186,5 +187,4 @@ def find_model(model: str) -> pathlib.Path:
         "'vectors' and config.context.vectors to its path; or set "
         "config.context.source to 'learned', which needs no file."
       )
-    found = path.parent
-  return found
+  return path.parent

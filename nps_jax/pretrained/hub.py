@@ -17,10 +17,10 @@ def cached(repo: str, name: str) -> pathlib.Path | None:
   """Where the hub's cache holds the file; None if it does not."""
   repo, revision = pinned(repo)
   try:
-    found = huggingface_hub.try_to_load_from_cache(repo, name, revision=revision)
+    path = huggingface_hub.try_to_load_from_cache(repo, name, revision=revision)
   except errors.HFValidationError:  # no repository can have this name
     return None
-  return pathlib.Path(found) if isinstance(found, str) else None
+  return pathlib.Path(path) if isinstance(path, str) else None
 
 
 def pinned(repo: str) -> tuple[str, str | None]:
@@ -39,8 +39,8 @@ def fetch(repo: str, *names: str) -> pathlib.Path | None:
   Returns None where the hub cannot be reached, within seconds, or has none of them.
   """
   for name in names:
-    if held := cached(repo, name):
-      return held
+    if path := cached(repo, name):
+      return path
   if not reachable():
     return None
   repo, revision = pinned(repo)

@@ -17,11 +17,11 @@ def read(path: pathlib.Path) -> bytes:
   """The file's bytes; refuses what only unpickling could open."""
   if not path.is_file():
     folder = path if path.is_dir() else path.parent
-    found = sorted(each.name for each in folder.glob("*.safetensors"))
+    names = sorted(file.name for file in folder.glob("*.safetensors"))
     raise FileNotFoundError(
       f"config.encoder.weights is {str(path)!r}, which is no file; expected a "
       ".safetensors file, 'hub', 'builtin' or 'random'. In "
-      f"{folder} there is: {listing.some(found)}."
+      f"{folder} there is: {listing.some(names)}."
     )
   content = path.read_bytes()
   zipped = content[:4] == b"PK\x03\x04"

@@ -87,7 +87,8 @@ def by_category(results: Sequence[Mapping]) -> str:
   paths = dict(COLUMNS)
   rows = [
     [
-      *(result["category"], *(_cell(result, paths[title]) for title in titles)),
+      result["category"],
+      *(_cell(result, paths[title]) for title in titles),
       str(result["n_test"]),
     ]
     for result in results
@@ -117,8 +118,8 @@ def beside_published(results: Sequence[Mapping], name: str = "this run") -> str:
   """The published MVTec LOCO AD results, and below them the mean of ours."""
   titles = [title for title, path in COLUMNS if path[0] in ("image_auroc", "au_spro")]
   rows = [
-    [each.method, *(_format(value) for value in each[2:]), each.source]
-    for each in PUBLISHED
+    [paper.method, *(_format(value) for value in paper[2:]), paper.source]
+    for paper in PUBLISHED
   ]
   categories = ", ".join(result["category"] for result in results)
   rows.append([f"**{name}**", *_means(results, titles), categories])
@@ -134,7 +135,7 @@ def to_csv(results: Sequence[Mapping]) -> str:
   """
   rows = []
   for result in results:
-    whole = {key: each for key, each in result.items() if not key.endswith("by_kind")}
+    whole = {key: part for key, part in result.items() if not key.endswith("by_kind")}
     rows.append({"category": result["category"], "kind": ""} | _flatten(whole))
     for kind, count in result["n_by_kind"].items():
       named = {"category": result["category"], "kind": kind, "n_test": count}
@@ -188,10 +189,10 @@ def check_absent(path: pathlib.Path) -> None:
   Raises:
     ValueError: some of its files exist; names them.
   """
-  held = [path.with_suffix(each) for each in (".json", ".csv", ".md")]
-  if held := [str(each) for each in held if each.exists()]:
+  targets = [path.with_suffix(suffix) for suffix in (".json", ".csv", ".md")]
+  if existing := [str(target) for target in targets if target.exists()]:
     raise ValueError(
-      f"{', '.join(held)} would be replaced. Give another --out, or --overwrite."
+      f"{', '.join(existing)} would be replaced. Give another --out, or --overwrite."
     )
 
 

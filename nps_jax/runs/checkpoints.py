@@ -36,8 +36,8 @@ def adopt(trained: pathlib.Path, workdir: pathlib.Path) -> None:
     ):
       shutil.copy(path, workdir)
     aside = workdir / f"{STEPS}.partial"
-    for left in (aside, workdir / STEPS):
-      shutil.rmtree(left, ignore_errors=True)
+    for folder in (aside, workdir / STEPS):
+      shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(trained / STEPS, aside)
     aside.rename(workdir / STEPS)
   distributed.barrier("adopted checkpoints")
@@ -45,7 +45,7 @@ def adopt(trained: pathlib.Path, workdir: pathlib.Path) -> None:
 
 def _has_steps(workdir: pathlib.Path) -> bool:
   """Whether a step was saved; the folder of the steps is there from the start."""
-  return any(each.name.isdigit() for each in (workdir / STEPS).glob("*"))
+  return any(path.name.isdigit() for path in (workdir / STEPS).glob("*"))
 
 
 def write_frozen(workdir: pathlib.Path, tree: Tree) -> None:
@@ -106,9 +106,9 @@ class Checkpoints:
       distributed.barrier(f"damaged-{step}")
       self._manager.reload()
     # As NumPy: of replicated device arrays orbax would compile a slicing of each shape.
-    held = {name: jax.device_get(tree) for name, tree in items.items()}
-    args = {name: ocp.args.StandardSave(tree) for name, tree in held.items()}
-    args[ARRAYS] = ocp.args.JsonSave(_sums(held))
+    arrays = {name: jax.device_get(tree) for name, tree in items.items()}
+    args = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
+    args[ARRAYS] = ocp.args.JsonSave(_sums(arrays))
     self._settle()
     self._saving = step
     with self._clear_errors():
@@ -124,11 +124,11 @@ class Checkpoints:
       ValueError: there are steps, none of which is intact.
     """
     for step in sorted(self._manager.all_steps(), reverse=True):
-      found, problem = None, integrity.breach(self._folder / str(step))
+      items, problem = None, integrity.breach(self._folder / str(step))
       if distributed.all_hosts(problem is None):
-        found, problem = self._read(step, like)
+        items, problem = self._read(step, like)
       if distributed.all_hosts(problem is None):
-        return step, found
+        return step, items
       self._damaged[step] = problem or "another host cannot read it"
       logging.warning(
         "Checkpoint %d is damaged, passed over: %s.", step, self._damaged[step]
@@ -151,12 +151,12 @@ class Checkpoints:
     }
     args[ARRAYS] = ocp.args.JsonRestore()
     try:
-      found = self._manager.restore(step, args=ocp.args.Composite(**args))
+      restored = self._manager.restore(step, args=ocp.args.Composite(**args))
     except Exception as error:  # orbax raises many kinds
       return None, f"it cannot be read ({error})"
-    items = {name: found[name] for name in like}
-    for name, each in _sums(jax.device_get(items)).items():
-      if found[ARRAYS].get(name) != each:
+    items = {name: restored[name] for name in like}
+    for name, array_sum in _sums(jax.device_get(items)).items():
+      if restored[ARRAYS].get(name) != array_sum:
         return None, f"the SHA-256 of the array {name} is not that which was saved"
     return items, None
 

@@ -39,7 +39,7 @@ class Description(NamedTuple):
 
 
 def write(workdir: pathlib.Path, about: Description) -> None:
-  """Writes config.json, or checks that the run found there is this one.
+  """Writes config.json, or checks that the run that is there is this one.
 
   Raises:
     ValueError: the workdir holds a run with other settings; lists the differences.
@@ -116,11 +116,11 @@ def read(workdir: pathlib.Path) -> Description:
     )
   config.update(_tuples(content["config"]))
   return Description(
-    ml_collections.FrozenConfigDict(config),
-    tuple(content["categories"]),
-    content["deepest"],
-    content["encoder"],
-    content["images"],
+    config=ml_collections.FrozenConfigDict(config),
+    categories=tuple(content["categories"]),
+    deepest=content["deepest"],
+    encoder=content["encoder"],
+    images=content["images"],
   )
 
 
@@ -153,20 +153,20 @@ def _differences(
     scored: whether those that are read after the training count.
   """
 
-  def told(about: Description) -> dict[str, Any]:
+  def compared(about: Description) -> dict[str, Any]:
     fields = {
       f"config.{name}": value
       for name, value in settings.leaves(about.config).items()
       if name not in FREE and (scored or not settings.is_scored(name))
     }
-    rest = {"encoder": about.encoder, "normal images, as SHA-256": about.images}
-    return {"categories": about.categories} | rest | fields
+    inputs = {"encoder": about.encoder, "normal images, as SHA-256": about.images}
+    return {"categories": about.categories} | inputs | fields
 
-  return compare(told(stored), told(wanted), place)
+  return compare(compared(stored), compared(wanted), place)
 
 
 def _tuples(value: Any) -> Any:
   """JSON's lists as the tuples that configs hold."""
   if isinstance(value, dict):
-    return {name: _tuples(each) for name, each in value.items()}
+    return {name: _tuples(item) for name, item in value.items()}
   return tuple(map(_tuples, value)) if isinstance(value, list) else value

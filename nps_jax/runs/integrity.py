@@ -34,9 +34,9 @@ def read(path: pathlib.Path, remedy: str) -> bytes:
     ValueError: they do not belong together.
   """
   beside = path.with_suffix(SUFFIX)
-  for each in (path, beside):
-    if not each.exists():
-      raise FileNotFoundError(f"{each} is missing. {remedy}")
+  for file in (path, beside):
+    if not file.exists():
+      raise FileNotFoundError(f"{file} is missing. {remedy}")
   content = path.read_bytes()
   line = f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
   if beside.read_bytes() != line.encode():
@@ -68,10 +68,10 @@ def breach(folder: pathlib.Path) -> str | None:
   sums = parse_sums((folder / SUMS).read_bytes())
   if sums is None:
     return f"{SUMS} is damaged"
-  held = set(_names(folder))
-  for name in sorted(held ^ set(sums)):
+  names = set(_names(folder))
+  for name in sorted(names ^ set(sums)):
     return f"{name} is missing" if name in sums else f"{name} is not in {SUMS}"
-  wrong = [name for name in sorted(held) if _sum(folder / name) != sums[name]]
+  wrong = [name for name in sorted(names) if _sum(folder / name) != sums[name]]
   return f"the SHA-256 of {wrong[0]} is not that in {SUMS}" if wrong else None
 
 
@@ -83,7 +83,7 @@ def array_sum(array: Shaped[np.ndarray, "..."]) -> str:
 
 def format_sums(sums: Mapping[str, str]) -> str:
   """One line for each name."""
-  return "".join(f"{each}  {name}\n" for name, each in sorted(sums.items()))
+  return "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
 
 
 def parse_sums(content: bytes) -> dict[str, str] | None:
@@ -97,8 +97,8 @@ def parse_sums(content: bytes) -> dict[str, str] | None:
 
 
 def _names(folder: pathlib.Path) -> list[str]:
-  found = (each for each in folder.rglob("*") if not each.is_dir())
-  return sorted({each.relative_to(folder).as_posix() for each in found} - {SUMS})
+  paths = (path for path in folder.rglob("*") if not path.is_dir())
+  return sorted({path.relative_to(folder).as_posix() for path in paths} - {SUMS})
 
 
 def _sum(path: pathlib.Path) -> str:

@@ -27,12 +27,12 @@ class Watch:
 
   def __enter__(self) -> "Watch":
     heard = SIGNALS if threading.current_thread() is threading.main_thread() else ()
-    self._before = {each: signal.signal(each, self._note) for each in heard}
+    self._before = {number: signal.signal(number, self._note) for number in heard}
     return self
 
   def __exit__(self, *_: object) -> None:
-    for each, handler in self._before.items():
-      signal.signal(each, handler)
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
 
   def _note(self, number: int, frame: FrameType | None) -> None:
     if self.asked and number == signal.SIGINT:
