@@ -87,17 +87,23 @@ def test_local_installs_once_and_trains(place):
   assert place.calls("python")[2:] == [train]
 
 
-def test_tests_are_printed(place):
-  assert place.dry("test.sh", "-k", "a or b") == [
+@pytest.mark.parametrize(
+  ("slow", "chosen"), [((), " -m 'not slow'"), (("--slow",), "")]
+)
+def test_tests_are_printed(place, slow, chosen):
+  assert place.dry("test.sh", *slow, "-k", "a or b") == [
     ".venv/bin/ruff check . && .venv/bin/ruff format --check . && "
-    ".venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "
-    "-k 'a or b'"
+    ".venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder"
+    f"{chosen} -k 'a or b'"
   ]
 
 
-def test_tests_follow_the_linter(place):
-  words = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
-  assert place.run("test.sh", "-k", "a or b")[0] == 0
+@pytest.mark.parametrize(
+  ("slow", "chosen"), [((), ["-m", "not slow"]), (("--slow",), [])]
+)
+def test_tests_follow_the_linter(place, slow, chosen):
+  words = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", *chosen]
+  assert place.run("test.sh", *slow, "-k", "a or b")[0] == 0
   assert place.calls("python")[0][-1] == ".[test]"
   assert [*place.calls("ruff"), *place.calls("python")[1:]] == [
     ["ruff", "check", "."],
