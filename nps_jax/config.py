@@ -5,7 +5,6 @@ import hashlib
 import json
 from typing import Any
 
-from flax import traverse_util
 import ml_collections
 
 PAPER = {  # what the published method has in place of ours; see README
@@ -146,7 +145,13 @@ def assigned(
 
 def leaves(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Every field's value by its dotted name."""
-  return traverse_util.flatten_dict(config.to_dict(), sep=".")
+  values = {}
+  for name, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      values |= {f"{name}.{field}": inner for field, inner in leaves(value).items()}
+    else:
+      values[name] = value
+  return values
 
 
 def is_scored(name: str) -> bool:

@@ -13,7 +13,7 @@ from nps_jax.data import folder
 from nps_jax.data import maps
 from nps_jax.metrics import category
 from nps_jax.report import table
-from nps_jax.runs import description
+from nps_jax.runs import files
 
 EXAMPLE = """
 Maps lie at MAPS/<category>/test/<kind>/<image>.tiff (or .tif, .npy), of any real type
@@ -100,7 +100,7 @@ def _limits(text: str) -> tuple[float, ...]:
 def main(arguments: Sequence[str] | None = None) -> None:
   """Scores the test images; writes results as .json, .csv and .md."""
   flags = parse(arguments)
-  out = flags.out or flags.run / description.RESULTS
+  out = flags.out or flags.run / files.RESULTS
   console.listen()
   try:
     if not flags.overwrite:

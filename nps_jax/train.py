@@ -19,7 +19,6 @@ from nps_jax import inference
 from nps_jax import trainer
 from nps_jax.drawn import synthetic
 from nps_jax.report import table
-from nps_jax.runs import description
 from nps_jax.runs import files
 from nps_jax.runs import interruption
 
@@ -59,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
 
 def finish(run: inference.Run) -> None:
   """Evaluates a trained run, unless its results are there."""
-  path = run.folder / description.RESULTS
+  path = run.folder / files.RESULTS
   if distributed.all_hosts(path.exists()):
     logging.info("This run has ended before; evaluate --run --overwrite measures anew.")
     if distributed.is_lead():

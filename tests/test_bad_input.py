@@ -267,7 +267,7 @@ def test_training_refuses_before_its_first_step(case, tmp_path, monkeypatch):
   def value(content):
     return types.SimpleNamespace(value=content)
 
-  monkeypatch.setattr(train, "chosen", lambda: config)
+  monkeypatch.setattr(train.console, "chosen", lambda *_: config)
   monkeypatch.setattr(train, "WORKDIR", value(str(here / "run")))
   monkeypatch.setattr(train, "MULTIHOST", value(False))
   monkeypatch.setattr(trainer, "contexts", accept)  # what follows the checks

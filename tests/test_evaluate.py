@@ -20,13 +20,13 @@ from nps_jax import predict
 from nps_jax.data import folder
 from nps_jax.metrics import auroc
 from nps_jax.report import table
-from nps_jax.runs import description
+from nps_jax.runs import files
 
 
 @pytest.fixture(scope="module")
 def results(run):
   found = inference.evaluate(run)
-  table.publish(found, run.folder / description.RESULTS)
+  table.publish(found, run.folder / files.RESULTS)
   return found
 
 
@@ -107,7 +107,7 @@ def test_a_run_s_results_are_replaced_only_on_demand(run, results, monkeypatch):
   monkeypatch.setattr(evaluate, "of_run", lambda _: results[:1])
   evaluate.main([f"--run={run.folder}", "--overwrite"])
   assert json.loads((run.folder / "results.json").read_text()) == results[:1]
-  table.publish(results, run.folder / description.RESULTS)
+  table.publish(results, run.folder / files.RESULTS)
   assert (run.folder / "results.json").read_bytes() == before
 
 

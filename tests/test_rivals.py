@@ -9,6 +9,7 @@ import slow
 
 from nps_jax.models import memory
 from nps_jax.runs import description
+from nps_jax.runs import files
 from nps_jax.study import rivals
 
 
@@ -49,7 +50,7 @@ def test_the_gaussian_is_of_each_channel_s_mean_and_spread():
 def test_a_rival_s_results_are_those_of_a_run(root, tmp_path, name, capsys):
   config = runs.config(root, data__category="tray")
   rivals.run(name, config, tmp_path)
-  (found,) = json.loads((tmp_path / description.RESULTS).read_text())
+  (found,) = json.loads((tmp_path / files.RESULTS).read_text())
   assert found["category"] == "tray" and 0 <= found["image_auroc"]["pooled"] <= 1
   mapped = name == "patch-memory"
   assert (found["au_spro"] is not None) == (found["pixel_auroc"] is not None) == mapped

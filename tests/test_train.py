@@ -9,7 +9,7 @@ import runs
 
 from nps_jax import inference
 from nps_jax import train
-from nps_jax.runs import description
+from nps_jax.runs import files
 from nps_jax.runs import interruption
 
 
@@ -75,12 +75,12 @@ def test_results_that_are_there_are_shown_and_stay(door, tmp_path, capsys):
   run = bare_run(tmp_path)
   door.setattr(train.trainer, "fit", lambda config, workdir, trained: run)
   door.setattr(train.inference, "evaluate", fails_with(AssertionError()))
-  for name, text in ((description.RESULTS, "[]"), ("results.md", "| a table |")):
+  for name, text in ((files.RESULTS, "[]"), ("results.md", "| a table |")):
     (tmp_path / name).write_text(text)
   train.main(["train"])
   told = capsys.readouterr().out
-  assert "| a table |" in told and str(tmp_path / description.RESULTS) in told
-  assert (tmp_path / description.RESULTS).read_text() == "[]"
+  assert "| a table |" in told and str(tmp_path / files.RESULTS) in told
+  assert (tmp_path / files.RESULTS).read_text() == "[]"
 
 
 def test_a_run_without_results_is_evaluated(door, tmp_path):
@@ -90,4 +90,4 @@ def test_a_run_without_results_is_evaluated(door, tmp_path):
   door.setattr(train.inference, "evaluate", lambda given: [given])
   door.setattr(train.table, "publish", lambda *given: written.append(given))
   train.main(["train"])
-  assert written == [([run], tmp_path / description.RESULTS)]
+  assert written == [([run], tmp_path / files.RESULTS)]

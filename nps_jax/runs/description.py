@@ -12,7 +12,6 @@ from nps_jax import distributed
 from nps_jax.runs import integrity
 
 CONFIG = "config.json"
-RESULTS = "results.json"  # beside it .csv and .md
 ANEW = "Bring an intact copy of both, or train anew in another --workdir."
 
 # Fields that may differ when a run goes on: they change neither model nor data order.

@@ -4,6 +4,8 @@ import os
 import pathlib
 import tempfile
 
+RESULTS = "results.json"  # in a run; beside it .csv and .md
+
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
   """Replaces the file at once; an interruption leaves the old one."""

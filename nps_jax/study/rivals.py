@@ -147,7 +147,7 @@ def run(name: str, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> 
   model = detector.Detector(config, names, loaded.deepest, None)
   results = [measure(name, model, loaded.params, data) for data in datasets]
   extra = {"steps": 0, "seconds": None, "config_hash": settings.fingerprint(config)}
-  table.publish([each | extra for each in results], workdir / description.RESULTS)
+  table.publish([each | extra for each in results], workdir / files.RESULTS)
 
 
 def main(argv: Sequence[str]) -> None:

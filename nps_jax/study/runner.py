@@ -37,7 +37,7 @@ def finished(run: plan.Run) -> Results | None:
   Raises:
     ValueError: the folder holds something else, such as a run with other settings.
   """
-  path = run.folder / description.RESULTS
+  path = run.folder / files.RESULTS
   if not (run.folder / description.CONFIG).exists():
     if path.exists():
       raise ValueError(
@@ -114,7 +114,7 @@ def train(sweep: plan.Sweep, run: plan.Run, done: Sequence[plan.Run]) -> Results
     raise ValueError("\n    ".join([f"ended with {cause}; {log} ends:", *lines]))
   results = finished(run)
   if results is None:
-    raise ValueError(f"ended without {run.folder / description.RESULTS}; see {log}.")
+    raise ValueError(f"ended without {run.folder / files.RESULTS}; see {log}.")
   return results
 
 
