@@ -1,8 +1,9 @@
 """CPU, eight fake devices, annotations checked at run time."""
 
+import contextlib
+import fcntl
 import os
 import signal
-import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -21,30 +22,66 @@ import pytest  # noqa: E402
 import runs  # noqa: E402
 import tiny_clip  # noqa: E402
 
+from nps_jax import inference  # noqa: E402
 from nps_jax import trainer  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Several tests compile the same training step.
-jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="nps_jax-"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @pytest.fixture(scope="session")
-def root(tmp_path_factory):
+def shared(tmp_path_factory):
+  """A folder that all workers of the session see; tests leave what is in it."""
+  base = tmp_path_factory.getbasetemp()
+  place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+  place.mkdir(exist_ok=True)
+  return place
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(shared):
+  """What one worker or process has compiled, the others find."""
+  options = {"compilation_cache_dir": str(shared / "compiled")}
+  options["persistent_cache_min_compile_time_secs"] = 0.0
+  for name, value in options.items():
+    jax.config.update(f"jax_{name}", value)
+    os.environ[f"JAX_{name.upper()}"] = str(value)  # for what the tests start
+
+
+@contextlib.contextmanager
+def once(place):
+  """Whether a folder is still to be made; other workers wait until it is."""
+  made = place.with_suffix(".made")
+  with place.with_suffix(".lock").open("w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield not made.exists()
+    made.touch()
+
+
+@pytest.fixture(scope="session")
+def root(shared):
   """A tiny drawn data set of two categories."""
-  return runs.draw(tmp_path_factory.mktemp("data"))
+  with once(shared / "data") as needed:
+    if needed:
+      runs.draw(shared / "data")
+  return shared / "data"
 
 
 @pytest.fixture(scope="session")
-def run(root, tmp_path_factory):
+def run(root, shared):
   """An uninterrupted training on eight devices; tests leave its folder as it is."""
-  return trainer.fit(runs.config(root), tmp_path_factory.mktemp("run"))
+  with once(shared / "run") as needed:
+    if needed:
+      trainer.fit(runs.config(root), shared / "run")
+  return inference.open_run(shared / "run")
 
 
 @pytest.fixture(scope="session")
-def clip(tmp_path_factory):
+def clip(shared):
   """The folder of a tiny CLIP."""
-  return tiny_clip.make(tmp_path_factory.mktemp("clip"))
+  with once(shared / "clip") as needed:
+    if needed:
+      tiny_clip.make(shared / "clip")
+  return shared / "clip"
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ SETTINGS = {
   "image_size": 64,
   "encoder.weights": "random",
   "encoder.levels": (3, 4),
+  "encoder.deepest": 4,  # the images are too small for the next level
   "data.category": "tray,bottle",
   "codebook.size": 16,
   "codebook.groups": 2,

@@ -24,6 +24,14 @@ from nps_jax.runs import files
 
 
 @pytest.fixture(scope="module")
+def run(run, tmp_path_factory):
+  """A copy of the run, for its results."""
+  folder = tmp_path_factory.mktemp("evaluated") / "run"
+  shutil.copytree(run.folder, folder)
+  return dataclasses.replace(run, folder=folder)
+
+
+@pytest.fixture(scope="module")
 def results(run):
   found = inference.evaluate(run)
   table.publish(found, run.folder / files.RESULTS)
