@@ -27,8 +27,12 @@ def metrics(folder: pathlib.Path) -> str:
   """Evaluates 60 maps of 800 x 800 in a process of its own; what that took."""
   write_maps(folder)
   command = [
-    *(sys.executable, "-m", "nps_jax.evaluate", f"--maps={folder / 'maps'}"),
-    *(f"--dataset={folder / 'data'}", f"--out={folder / 'results.json'}"),
+    sys.executable,
+    "-m",
+    "nps_jax.evaluate",
+    f"--maps={folder / 'maps'}",
+    f"--dataset={folder / 'data'}",
+    f"--out={folder / 'results.json'}",
   ]
   start = time.perf_counter()
   subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
@@ -46,12 +50,12 @@ def write_maps(folder: pathlib.Path) -> None:
   defects = [("half", 255, 0.5, True), ("few", 254, 2000, False)]
   keys = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
   blank = Image.new("L", (SIDE, SIDE))
-  for kind, count in COUNTS.items():
-    for index in range(count):
+  for kind, images in COUNTS.items():
+    for index in range(images):
       name = f"{kind}/{index:03d}"
       values = rng.normal(size=(SIDE, SIDE)).astype(np.float32)
-      held = 0 if kind == records.GOOD else 1 + index % 2
-      for channel, (_, value, *_) in enumerate(defects[:held]):
+      count = 0 if kind == records.GOOD else 1 + index % 2
+      for channel, (_, value, *_) in enumerate(defects[:count]):
         mask = np.zeros((SIDE, SIDE), np.uint8)
         top, left = rng.integers(0, SIDE - 120, 2)
         mask[top : top + 120, left : left + 80] = value
@@ -63,7 +67,7 @@ def write_maps(folder: pathlib.Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
       blank.save(base / "test" / f"{name}.png")
       tifffile.imwrite(folder / "maps" / "squares" / "test" / f"{name}.tiff", values)
-  entries = [dict(zip(keys, each, strict=True)) for each in defects]
+  entries = [dict(zip(keys, defect, strict=True)) for defect in defects]
   (base / "defects_config.json").write_text(json.dumps(entries))
 
 

@@ -69,15 +69,17 @@ def round_up(rows: int) -> int:
   return -(-rows // jax.device_count()) * jax.device_count()
 
 
-def replicated(over: Mesh) -> NamedSharding:
-  return NamedSharding(over, PartitionSpec())
+def replicated(devices: Mesh) -> NamedSharding:
+  """Every device has the whole array."""
+  return NamedSharding(devices, PartitionSpec())
 
 
-def by_row(over: Mesh) -> NamedSharding:
-  return NamedSharding(over, PartitionSpec(AXIS))
+def by_row(devices: Mesh) -> NamedSharding:
+  """Every device has some rows of the first axis."""
+  return NamedSharding(devices, PartitionSpec(AXIS))
 
 
-def whole(tree: Tree) -> Tree:
+def on_every_device(tree: Tree) -> Tree:
   """Within a compiled function: the same values, on every device all of them.
 
   One exchange, where the compiler would else make one of every step in between. It
@@ -88,21 +90,22 @@ def whole(tree: Tree) -> Tree:
   return jax.lax.with_sharding_constraint(tree, PartitionSpec())
 
 
-def put_rows(over: Mesh, rows: Tree) -> Tree:
+def put_rows(devices: Mesh, rows: Tree) -> Tree:
   """This host's rows as global arrays, sharded along their first axis."""
   return jax.tree.map(
-    lambda leaf: jax.make_array_from_process_local_data(by_row(over), leaf), rows
+    lambda leaf: jax.make_array_from_process_local_data(by_row(devices), leaf), rows
   )
 
 
-def put_replicated(over: Mesh, tree: Tree) -> Tree:
+def put_replicated(devices: Mesh, tree: Tree) -> Tree:
   """The same values on every device."""
-  return jax.tree.map(
-    lambda leaf: jax.make_array_from_callback(
-      np.shape(leaf), replicated(over), lambda index, leaf=leaf: np.asarray(leaf)[index]
-    ),
-    tree,
-  )
+
+  def put(leaf):
+    return jax.make_array_from_callback(
+      np.shape(leaf), replicated(devices), lambda index: np.asarray(leaf)[index]
+    )
+
+  return jax.tree.map(put, tree)
 
 
 def gather(tree: Tree) -> Tree:

@@ -69,7 +69,7 @@ def fit(
   settings.validate(config)
   mesh = distributed.mesh(config.train.batch_size)
   datasets = sources.open_all(config.data, config.seed)
-  names = tuple(each.category for each in datasets)
+  names = tuple(data.category for data in datasets)
   checking.check(datasets)
 
   loaded = weights.load(
@@ -78,10 +78,14 @@ def fit(
   vectors, constants = contexts(config.context, datasets)
   config = ml_collections.FrozenConfigDict(config)
   about = description.Description(
-    *(config, names, loaded.deepest, loaded.identity, checking.fingerprint(datasets))
+    config=config,
+    categories=names,
+    deepest=loaded.deepest,
+    encoder=loaded.identity,
+    images=checking.fingerprint(datasets),
   )
-  whole = distributed.all_hosts(integrity.intact(workdir / inference.CALIBRATION))
-  source = None if trained is None or whole else ended(trained, about)
+  calibrated = distributed.all_hosts(integrity.intact(workdir / inference.CALIBRATION))
+  source = None if trained is None or calibrated else open_trained(trained, about)
   description.write(workdir, about)
   if source is not None:
     checkpoints.adopt(source.folder, workdir)
@@ -103,7 +107,9 @@ def fit(
   return inference.calibrate(run, datasets, source)
 
 
-def ended(trained: pathlib.Path, about: description.Description) -> inference.Run:
+def open_trained(
+  trained: pathlib.Path, about: description.Description
+) -> inference.Run:
   """A run that has ended, and was trained as the run of `about` would be.
 
   Raises:
@@ -123,13 +129,13 @@ def contexts(
   """
   if config.source == "image":
     banks = {
-      each.category: image_context.image_vectors(config, each.train)
-      for each in datasets
+      data.category: image_context.image_vectors(config, data.train)
+      for data in datasets
     }
     rows = [image_context.around(bank, bank, config.nearest) for bank in banks.values()]
     vectors = np.concatenate(rows)
     return vectors, {"context": {"vectors": vectors, "bank": banks}}
-  vectors = context.category_vectors(config, [each.category for each in datasets])
+  vectors = context.category_vectors(config, [data.category for data in datasets])
   return vectors, {} if vectors is None else {"context": {"vectors": vectors}}
 
 
@@ -152,11 +158,11 @@ def create_state(
 
 
 def restore(keeper: checkpoints.Checkpoints, state: State) -> State:
-  """The newest readable checkpoint's state, else the one given."""
-  found = keeper.restore(_items(state))
-  if found is None:
+  """The newest readable checkpoint's state, else the same state."""
+  restored = keeper.restore(_items(state))
+  if restored is None:
     return state
-  step, items = found
+  step, items = restored
   logging.info("Going on from step %d.", step)
   return State(**items["variables"], opt=items["opt"])
 
@@ -181,7 +187,7 @@ def train(
   if step >= steps:
     return state
   batches = pipeline.train_batches(
-    [each.train for each in datasets],
+    [data.train for data in datasets],
     batch_size=config.train.batch_size,
     size=config.image_size,
     seed=config.seed,
@@ -190,12 +196,12 @@ def train(
     shard_index=distributed.host_index(),
     shard_count=distributed.host_count(),
   )
-  rows, whole = distributed.by_row(mesh), distributed.replicated(mesh)
+  by_row, replicated = distributed.by_row(mesh), distributed.replicated(mesh)
   cache = cached_features(model, mesh, frozen, datasets)
   update = jax.jit(
     make_step(model, optimizer, cached=cache is not None),
-    in_shardings=(whole, whole, rows),
-    out_shardings=(whole, whole),
+    in_shardings=(replicated, replicated, by_row),
+    out_shardings=(replicated, replicated),
     donate_argnums=0,
   )
   source = frozen if cache is None else cache
@@ -205,15 +211,15 @@ def train(
   terms = {}
   try:
     for batch in itertools.islice(batches, steps - step):
-      before = terms
+      previous = terms
       with jax.set_mesh(mesh):
         state, terms = update(state, source, distributed.put_rows(mesh, batch))
-      finite(step, before)  # waits for it, so that few steps are under way at once
+      finite(step, previous)  # waits for it, so that few steps are under way at once
       step += 1
       if step % config.train.log_every == 0 or step == steps:
         log.write(step, finite(step, terms))
       log.advance(step)
-      stop = asked(watch, step, config.train.log_every)
+      stop = should_stop(watch, step, config.train.log_every)
       if step % config.checkpoint.every == 0 or step == steps or stop:
         finite(step, terms)
         keeper.save(step, _items(state))
@@ -237,19 +243,20 @@ def cached_features(
   None if they would take more than config.train.feature_cache GiB.
   """
   config = model.config
-  images = [record for each in datasets for record in each.train]
+  images = [record for data in datasets for record in data.train]
   forward = jax.jit(model.features)
-  size = distributed.round_up(config.train.batch_size)
+  batch_size = distributed.round_up(config.train.batch_size)
   blank = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.uint8)
-  each = jax.tree.leaves(jax.eval_shape(model.features, frozen, blank))
-  need = len(images) * sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in each)
+  leaves = jax.tree.leaves(jax.eval_shape(model.features, frozen, blank))
+  bytes_each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+  need = len(images) * bytes_each
   if need > config.train.feature_cache * 2**30:
     return None
   parts = []
   for batch in pipeline.eval_batches(
     images,
     [0] * len(images),
-    batch_size=size,
+    batch_size=batch_size,
     size=config.image_size,
     threads=config.data.threads,
     shard_index=distributed.host_index(),
@@ -258,8 +265,8 @@ def cached_features(
     rows = distributed.put_rows(mesh, batch)
     index, feats = distributed.gather((rows.index, forward(frozen, rows.image)))
     parts.append(jax.tree.map(operator.itemgetter(index >= 0), feats))
-  whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-  return distributed.put_replicated(mesh, whole)
+  joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+  return distributed.put_replicated(mesh, joined)
 
 
 def make_step(
@@ -272,33 +279,33 @@ def make_step(
 
   def update(state: State, source: Tree, batch: records.Batch):
     if cached:
-      feats = {level: values[batch.index] for level, values in source.items()}
+      feats = {level: rows[batch.index] for level, rows in source.items()}
     else:
       feats = model.features(source, batch.image)
     key = jax.random.fold_in(jax.random.key(model.config.seed), state.step)
 
-    own = model.config.context.source == "image"
-    row = batch.index if own else batch.context
+    by_image = model.config.context.source == "image"
+    context_row = batch.index if by_image else batch.context
 
     def objective(params):
-      return model.objective(params, state.codes, feats, row, batch.valid, key)
+      return model.objective(params, state.codes, feats, context_row, batch.valid, key)
 
     (loss, (codes, terms)), grads = jax.value_and_grad(objective, has_aux=True)(
       state.params
     )
     params, opt = {}, {}
     for name in state.params:
-      change, opt[name] = optimizer.update(
+      updates, opt[name] = optimizer.update(
         grads[name], state.opt[name], state.params[name]
       )
-      params[name] = optax.apply_updates(state.params[name], change)
+      params[name] = optax.apply_updates(state.params[name], updates)
     state = State(state.step + 1, params, codes, opt)
     return state, {"loss": loss, **terms}
 
   return update
 
 
-def asked(watch: interruption.Watch, step: int, every: int) -> bool:
+def should_stop(watch: interruption.Watch, step: int, every: int) -> bool:
   """Whether to stop after this step; several hosts agree at each `every` steps."""
   if distributed.host_count() == 1:
     return watch.asked

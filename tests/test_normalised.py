@@ -45,7 +45,7 @@ def test_gains_that_change_nothing_and_moments_folded_away(start):
   params, images = start
   bare = MODEL.apply({"params": params}, images)
   same, moments = normalised.apply(MODEL, params, images)
-  with_gains = normalised.begun(params, moments, {})
+  with_gains = normalised.with_gains(params, moments, {})
   again, seen = normalised.apply(MODEL, with_gains, images)
   assert set(seen) == set(moments)
   assert len(seen) == 5
@@ -61,7 +61,7 @@ def test_gains_that_change_nothing_and_moments_folded_away(start):
 def test_the_scale_of_a_kernel_counts_for_nothing(start):
   params, images = start
   _, moments = normalised.apply(MODEL, params, images)
-  held = normalised.begun(params, moments, {})
+  held = normalised.with_gains(params, moments, {})
   loud = jax.tree_util.tree_map_with_path(
     lambda path, leaf: 3 * leaf if path[-1].key == "kernel" else leaf, held
   )
@@ -75,7 +75,7 @@ def test_channels_with_gains_given_begin_with_them_and_others_stay_as_they_are()
   params, gains = filters.initial("resnet18", 3, 0), filters.gains("resnet18", 3)
   images = jax.random.normal(jax.random.key(0), (3, 64, 64, 3)) + 0.5
   _, moments = normalised.apply(model, params, images)
-  held = normalised.begun(params, moments, gains)
+  held = normalised.with_gains(params, moments, gains)
   np.testing.assert_array_equal(
     held["layer2_0"]["conv1"]["gain"], gains["layer2_0", "conv1"]
   )
@@ -104,7 +104,7 @@ def test_channels_that_are_as_they_are_do_not_learn():
   held = {"stem": {"kernel": rng.normal(size=(1, 1, 2, 3)), "bias": np.ones(3)}}
   held["stem"]["gain"] = np.array([0.0, 2.0, -1.0])
   held = jax.tree.map(jnp.asarray, held)
-  found = normalised.trained(held, jax.tree.map(jnp.ones_like, held))["stem"]
+  found = normalised.learned_change(held, jax.tree.map(jnp.ones_like, held))["stem"]
   for each in found.values():
     assert (each[..., 0] == 0).all()
     assert (each[..., 1:] == 1).all()

@@ -82,7 +82,7 @@ def test_the_file_is_an_encoder_in_half_precision(config, trained):
   workdir, state = trained
   held = weights.load(str(workdir / training.FILE), "resnet18", 0)
   assert held.deepest == 3
-  whole = training.finished(config, state.params["encoder"])
+  whole = training.finished_encoder(config, state.params["encoder"])
   for one, other in zip(
     jax.tree.leaves(held.params), jax.tree.leaves(whole), strict=True
   ):

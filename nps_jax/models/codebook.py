@@ -27,7 +27,7 @@ class CodeState(NamedTuple):
 
 
 class Quantised(NamedTuple):
-  """What a codebook says of a feature map."""
+  """A feature map's codes, and the two losses between them and the features."""
 
   codes: Float[Array, "b h w d"]  # straight-through: gradients pass to the input
   index: Int[Array, "g b h w"]
@@ -67,11 +67,11 @@ def start(
   No feature becomes two codes: which of two equal ones is nearest, rounding would
   decide. Codes without a feature wait for one, out of reach (ours).
   """
-  drawn, own = _draw(feats, weight, key, state.codes.shape[0])
-  codes = jnp.where(own[:, None], drawn, FAR)
-  fresh = state._replace(codes=codes, sums=codes, started=jnp.ones((), bool))
+  drawn, is_first = _draw(feats, weight, key, state.codes.shape[0])
+  codes = jnp.where(is_first[:, None], drawn, FAR)
+  started = state._replace(codes=codes, sums=codes, started=jnp.ones((), bool))
   keep = state.started | (jnp.sum(weight) == 0)
-  return jax.tree.map(lambda old, new: jnp.where(keep, old, new), state, fresh)
+  return jax.tree.map(lambda old, new: jnp.where(keep, old, new), state, started)
 
 
 def update(
@@ -108,16 +108,17 @@ def update(
   codes = sums / smooth[:, None]
   idle = jnp.where(hits > 0, 0, state.idle + 1)
   gap = jnp.sum(jnp.square(feats - state.codes[index]), axis=-1)
-  far = jnp.where(weight > 0, jnp.maximum(gap, 1e-12), 0.0)
+  by_gap = jnp.where(weight > 0, jnp.maximum(gap, 1e-12), 0.0)
   stale = idle >= reseed_after
   rank = jnp.cumsum(stale) - 1
-  drawn, own = (each[rank] for each in _draw(feats, far, key, size))
-  stale &= own
+  drawn, is_first = _draw(feats, by_gap, key, size)
+  drawn = drawn[rank]
+  stale &= is_first[rank]
   total = jnp.sum(weight)
-  near = jnp.sum(gap * weight) / jnp.maximum(total, 1)
-  near = jnp.where(state.gap > 0, decay * state.gap + (1 - decay) * near, near)
+  mean = jnp.sum(gap * weight) / jnp.maximum(total, 1)
+  mean = jnp.where(state.gap > 0, decay * state.gap + (1 - decay) * mean, mean)
   return state._replace(
-    gap=jnp.where(total > 0, near, state.gap),
+    gap=jnp.where(total > 0, mean, state.gap),
     codes=jnp.where(stale[:, None], drawn, codes),
     counts=jnp.where(stale, 1.0, counts),
     sums=jnp.where(stale[:, None], drawn, sums),
@@ -141,10 +142,18 @@ def learn(
   """
   draw, reseed = jax.random.split(key)
   state = start(state, feats, weight, draw)
-  index = distributed.whole(nearest_code(feats, state.codes))
-  options = {"decay": decay, "eps": eps, "reseed_after": reseed_after}
-  after = update(state, feats, index, weight, reseed, **options)
-  return state.codes[index], index, after
+  index = distributed.on_every_device(nearest_code(feats, state.codes))
+  updated = update(
+    state,
+    feats,
+    index,
+    weight,
+    reseed,
+    decay=decay,
+    eps=eps,
+    reseed_after=reseed_after,
+  )
+  return state.codes[index], index, updated
 
 
 def perplexity(
@@ -161,21 +170,21 @@ def _draw(
   key: Key[Array, ""],
   count: int,
 ) -> tuple[Float[Array, "k d"], Bool[Array, " k"]]:
-  """`count` features, as often as they weigh; which are no repeats, and these first.
+  """`count` features, as often as they weigh; which are no repeats, and those first.
 
   Systematic sampling: equally spaced points along the summed weights, so that chance
   decides no more than it must. Of equal weights each feature is drawn once before any
   is drawn twice; weight 0 is as good as absent.
   """
   offset, mix = jax.random.split(key)
-  reach = distributed.whole(jnp.cumsum(distributed.whole(weight)))
-  step = 0.999 * jax.random.uniform(offset)  # short of 1, which float32 might pass
-  at = (jnp.arange(count) + step) / count * reach[-1]
-  found = jnp.searchsorted(reach, at, side="right")
-  own = jnp.concatenate([jnp.ones(1, bool), found[1:] != found[:-1]])
+  reach = distributed.on_every_device(jnp.cumsum(distributed.on_every_device(weight)))
+  shift = 0.999 * jax.random.uniform(offset)  # short of 1, which float32 might pass
+  points = (jnp.arange(count) + shift) / count * reach[-1]
+  rows = jnp.searchsorted(reach, points, side="right")
+  is_first = jnp.concatenate([jnp.ones(1, bool), rows[1:] != rows[:-1]])
   order = jax.random.permutation(mix, count)
-  order = order[jnp.argsort(~own[order])]  # stable
-  return feats[jnp.clip(found, 0, len(feats) - 1)][order], own[order]
+  order = order[jnp.argsort(~is_first[order])]  # stable
+  return feats[jnp.clip(rows, 0, len(feats) - 1)][order], is_first[order]
 
 
 class PartCodebook(nn.Module):
@@ -204,21 +213,21 @@ class PartCodebook(nn.Module):
     Needs the random stream "codes" and the mutable collection "codes" in training.
     """
     b, h, w, d = feats.shape
-    held = self.variable("codes", "scenes", initial_state, self.size, d)
+    scenes = self.variable("codes", "scenes", initial_state, self.size, d)
     feats = jax.lax.stop_gradient(feats)
     if train and not self.is_initializing():
       pick, key = jax.random.split(self.make_rng("codes"))
-      at = jax.random.randint(pick, (min(SAMPLE, b * h * w),), 0, b * h * w)
-      chosen = neighbourhood(feats).reshape(-1, d)[at]
-      weight = jnp.repeat(valid, h * w)[at]
-      chosen, weight = distributed.whole((chosen, weight))
-      *_, held.value = learn(
-        held.value, chosen, weight, key, self.decay, self.eps, self.reseed_after
+      rows = jax.random.randint(pick, (min(SAMPLE, b * h * w),), 0, b * h * w)
+      sample = neighbourhood(feats).reshape(-1, d)[rows]
+      weight = jnp.repeat(valid, h * w)[rows]
+      sample, weight = distributed.on_every_device((sample, weight))
+      *_, scenes.value = learn(
+        scenes.value, sample, weight, key, self.decay, self.eps, self.reseed_after
       )
       return jnp.zeros((b, self.size))
-    state, local = held.value, neighbourhood(feats)
-    share = functools.partial(_shares, codes=state.codes, width=state.gap)
-    return jax.lax.map(share, local.reshape(b, h * w, d))
+    state, local = scenes.value, neighbourhood(feats)
+    shares = functools.partial(_shares, codes=state.codes, width=state.gap)
+    return jax.lax.map(shares, local.reshape(b, h * w, d))
 
 
 def _shares(
@@ -237,8 +246,13 @@ def neighbourhood(feats: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
   At the border the window holds fewer cells, and the mean is over these.
   """
   length = jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(feats), -1, keepdims=True), 1e-12))
-  around = ((WINDOW, WINDOW), (1, 1), "SAME")
-  return nn.avg_pool(feats / length, *around, count_include_pad=False)
+  return nn.avg_pool(
+    feats / length,
+    window_shape=(WINDOW, WINDOW),
+    strides=(1, 1),
+    padding="SAME",
+    count_include_pad=False,
+  )
 
 
 class Codebook(nn.Module):
@@ -274,39 +288,43 @@ class Codebook(nn.Module):
     weight = jnp.repeat(valid, h * w)
     average = self.learning == "ema"
     if train and average:
-      flat, weight = distributed.whole((flat, weight))
-    choose = self._averaged if average else self._descending
+      flat, weight = distributed.on_every_device((flat, weight))
+    quantise = self._by_average if average else self._by_gradient
     chosen = [
-      choose(f"group{group}", flat[:, group], weight, train)
+      quantise(f"group{group}", flat[:, group], weight, train)
       for group in range(self.groups)
     ]
-    codes = jnp.stack([each for each, _ in chosen], axis=1).reshape(feats.shape)
-    index = jnp.stack([each.reshape(b, h, w) for _, each in chosen])
-    fixed, still = jax.lax.stop_gradient((codes, feats))
-    gap = jnp.mean(jnp.square(feats - fixed), axis=(1, 2, 3))
-    pull = jnp.mean(jnp.square(codes - still), axis=(1, 2, 3))
-    through = feats + jax.lax.stop_gradient(codes - feats)
-    return Quantised(through, index, gap, jnp.zeros_like(pull) if average else pull)
+    codes = jnp.stack([codes for codes, _ in chosen], axis=1).reshape(feats.shape)
+    index = jnp.stack([index.reshape(b, h, w) for _, index in chosen])
+    fixed_codes, fixed_feats = jax.lax.stop_gradient((codes, feats))
+    commitment = jnp.mean(jnp.square(feats - fixed_codes), axis=(1, 2, 3))
+    pull = jnp.mean(jnp.square(codes - fixed_feats), axis=(1, 2, 3))
+    return Quantised(
+      codes=feats + jax.lax.stop_gradient(codes - feats),
+      index=index,
+      commitment=commitment,
+      pull=jnp.zeros_like(pull) if average else pull,
+    )
 
-  def _averaged(
+  def _by_average(
     self, name: str, feats: Float[Array, "n d"], weight: Float[Array, " n"], train: bool
   ) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
     """Each feature's code and its index; in training the codes then follow."""
-    held = self.variable("codes", name, initial_state, self.size, feats.shape[1])
+    state = self.variable("codes", name, initial_state, self.size, feats.shape[1])
     if not train or self.is_initializing():
-      index = nearest_code(feats, held.value.codes)
-      return held.value.codes[index], index
-    chosen, index, held.value = learn(
-      *(held.value, feats, weight, self.make_rng("codes")),
-      *(self.decay, self.eps, self.reseed_after),
+      index = nearest_code(feats, state.value.codes)
+      return state.value.codes[index], index
+    key = self.make_rng("codes")
+    codes, index, state.value = learn(
+      state.value, feats, weight, key, self.decay, self.eps, self.reseed_after
     )
     self.sow("intermediates", name, perplexity(index, weight, self.size))
-    return chosen, index
+    return codes, index
 
-  def _descending(
+  def _by_gradient(
     self, name: str, feats: Float[Array, "n d"], weight: Float[Array, " n"], train: bool
   ) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
-    """The same with codes that are parameters."""
+    """Each feature's code and its index; the codes are parameters."""
     shape = (self.size, feats.shape[1])
     codes = self.param(name, nn.initializers.normal(1.0), shape)
     index = nearest_code(feats, jax.lax.stop_gradient(codes))

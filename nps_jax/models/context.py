@@ -91,9 +91,9 @@ def cached_vectors(
   path = pathlib.Path(config.cache or CACHE).expanduser() / f"clip-{key}.npz"
   if path.exists():
     return select(read_vectors(path), categories, path)
-  found = clip_vectors(config.model, config.templates, names)
-  files.write_bytes(path, packed(found))
-  return select(found, categories, path)
+  vectors = clip_vectors(config.model, config.templates, names)
+  files.write_bytes(path, packed(vectors))
+  return select(vectors, categories, path)
 
 
 def clip_vectors(
@@ -132,8 +132,8 @@ def read_vectors(path: pathlib.Path) -> Vectors:
   if not path.is_file():
     raise FileNotFoundError(f"{path}: no such file of category vectors (.npz).")
   try:
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as held:
-      vectors = {name: held[name] for name in held.files}
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+      vectors = {name: stored[name] for name in stored.files}
   except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
     raise ValueError(
       f"{path} is no .npz file, or damaged ({error}). Delete it and write it again."
@@ -190,11 +190,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
       f"Error: {flags.out} exists already. Give another --out, or --overwrite."
     )
   try:
-    found = clip_vectors(flags.model, templates, names)
-    files.write_bytes(flags.out, packed(found))
+    vectors = clip_vectors(flags.model, templates, names)
+    files.write_bytes(flags.out, packed(vectors))
   except (ValueError, OSError) as error:
     raise SystemExit(f"Error: {error}") from error
-  print(f"{flags.out}: {', '.join(found)}; {flags.model}, {templates}")
+  print(f"{flags.out}: {', '.join(vectors)}; {flags.model}, {templates}")
 
 
 if __name__ == "__main__":

@@ -63,8 +63,15 @@ def normalise(images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
 
 def _conv(width: int, kernel: int, strides: int, dtype: Any, name: str) -> nn.Conv:
   """A convolution padded as in PyTorch: alike on both sides, whatever the stride."""
-  pad = ((kernel // 2, kernel // 2),) * 2
-  return nn.Conv(width, (kernel, kernel), strides, pad, dtype=dtype, name=name)
+  pad = kernel // 2
+  return nn.Conv(
+    features=width,
+    kernel_size=(kernel, kernel),
+    strides=strides,
+    padding=((pad, pad), (pad, pad)),
+    dtype=dtype,
+    name=name,
+  )
 
 
 class Block(nn.Module):
@@ -80,7 +87,7 @@ class Block(nn.Module):
       inner = nn.relu(inner) if index > 1 else inner
       inner = _conv(channels, kernel, strides, self.dtype, f"conv{index}")(inner)
     if feats.shape != inner.shape:
-      strides = max(each[2] for each in self.plan)
+      strides = max(strides for _, _, strides in self.plan)
       feats = _conv(inner.shape[-1], 1, strides, self.dtype, "shortcut")(feats)
     return nn.relu(feats + inner)
 
@@ -89,7 +96,7 @@ class Encoder(nn.Module):
   """A ResNet as torchvision builds it: the stride sits in a block's first 3x3.
 
   It is frozen, so there is no batch normalisation left: `weights.load` folds its
-  running statistics into the kernels and biases that are held here.
+  running statistics into the kernels and biases that this one has.
   """
 
   kind: str  # a key of ARCHITECTURES; `name` belongs to flax
@@ -131,17 +138,17 @@ def plans(name: str, deepest: int) -> dict[int, list[tuple[tuple[int, int, int],
       f"An encoder's deepest level is {deepest}; expected 1 (the stem) to {DEEPEST} "
       "(layer4). See config.encoder.deepest and config.encoder.levels."
     )
-  found = {}
+  levels = {}
   for level in range(2, deepest + 1):
     width, inner = level_widths(name)[level], layout.inner * 2 ** (level - 2)
-    found[level] = blocks = []
+    levels[level] = blocks = []
     for index in range(layout.depths[level - 2]):
       strides = 2 if index == 0 and level > 2 else 1
       if layout.bottleneck:
         blocks.append(((inner, 1, 1), (inner, 3, strides), (width, 1, 1)))
       else:
         blocks.append(((inner, 3, strides), (width, 3, 1)))
-  return found
+  return levels
 
 
 def check_size(height: int, width: int) -> None:

@@ -90,13 +90,14 @@ class CrossAttention(nn.Module):
   ) -> Float[Array, "b h w d"]:
     b, h, w, width = feats.shape
     tokens = []
-    for at, prior in enumerate(priors):
+    for index, prior in enumerate(priors):
       rows, columns = (min(TOKENS, size) for size in prior.shape[1:3])
       coarse = jax.image.resize(prior, (b, rows, columns, prior.shape[-1]), "linear")
-      held = nn.Dense(width, name=f"in{at}")(coarse.reshape(b, rows * columns, -1))
+      cells = coarse.reshape(b, rows * columns, -1)
+      content = nn.Dense(width, name=f"in{index}")(cells)
       shape = (rows * columns, width)
-      place = self.param(f"place{at}", nn.initializers.normal(0.02), shape)
-      tokens.append(held + place[None])
+      place = self.param(f"place{index}", nn.initializers.normal(0.02), shape)
+      tokens.append(content + place[None])
     attention = nn.MultiHeadDotProductAttention(HEADS, qkv_features=width)
     queries = feats.reshape(b, h * w, width)
     return attention(queries, jnp.concatenate(tokens, axis=1)).reshape(feats.shape)
@@ -138,12 +139,12 @@ class FusionDecoder(nn.Module):
     for level in range(start - 1, min(self.widths) - 1, -1):
       width = level_width(self.width, level)
       feats = upsample(feats, grid_at(level, side))
-      given = priors.get(level, ())
+      maps = priors.get(level, ())
       if self.fusion == "concat":
-        feats = jnp.concatenate([feats, *given], axis=-1)
+        feats = jnp.concatenate([feats, *maps], axis=-1)
       feats = ConvBlock(width, kernel=1, name=f"fuse{level}")(feats)
-      if self.fusion == "attention" and given:
-        feats += CrossAttention(name=f"attention{level}")(feats, given)
+      if self.fusion == "attention" and maps:
+        feats += CrossAttention(name=f"attention{level}")(feats, maps)
       if quantise is not None:
         feats = jnp.concatenate([feats, quantise(level, feats)], axis=-1)
         feats = ConvBlock(width, kernel=1, name=f"codes{level}")(feats)

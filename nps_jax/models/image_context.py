@@ -1,7 +1,7 @@
-"""Image context: what normal images are like, as seen from one image, by CLIP (ours).
+"""Image context: CLIP's mean over normal images, and those nearest to an image (ours).
 
 With one category a text vector is a constant. The mean of the normal training images'
-CLIP vectors and the few nearest to the image at hand are not.
+CLIP vectors with the few that are nearest to the image at hand is not.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,22 +41,22 @@ def image_vectors(
   folder = pathlib.Path(config.cache or context.CACHE).expanduser()
   path = folder / f"clip-images-{digest.hexdigest()[:16]}.npz"
   if path.exists():
-    held = context.read_vectors(path)
-    return context.select(held, [str(at) for at in range(len(images))], path)
+    cached = context.read_vectors(path)
+    return context.select(cached, [str(row) for row in range(len(images))], path)
   model = clip.find_model(config.model)
-  found = clip.embed_images(model, _batches(images, clip.image_size(model)))
-  found /= np.linalg.norm(found, axis=-1, keepdims=True)
-  named = {str(at): vector for at, vector in enumerate(found)}
+  vectors = clip.embed_images(model, _batches(images, clip.image_size(model)))
+  vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+  named = {str(row): vector for row, vector in enumerate(vectors)}
   files.write_bytes(path, context.packed(named))
-  return found
+  return vectors
 
 
 def _batches(
   images: Sequence[records.Record], size: int
 ) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
   for start in range(0, len(images), BATCH):
-    part = images[start : start + BATCH]
-    yield np.stack([decoding.decode(record, size) for record in part])
+    batch = images[start : start + BATCH]
+    yield np.stack([decoding.decode(record, size) for record in batch])
 
 
 def around(
@@ -74,12 +74,12 @@ def around(
   """
   mean = bank.mean(axis=0)
   closeness = np.einsum("nt,mt->nm", queries, bank)
-  held = [vector.tobytes() for vector in bank]
-  same = [[vector.tobytes() == each for each in held] for vector in queries]
+  bank_bytes = [vector.tobytes() for vector in bank]
+  same = [[query.tobytes() == vector for vector in bank_bytes] for query in queries]
   closeness[np.array(same)] = -np.inf
   order = np.argsort(-closeness, axis=1, kind="stable")[:, :nearest]
-  found = np.broadcast_to(mean, (len(queries), 1 + nearest, mean.size)).copy()
-  for row, places in enumerate(order):
-    others = places[np.isfinite(closeness[row, places])]
-    found[row, 1 : 1 + len(others)] = bank[others]
-  return found.reshape(len(queries), -1)
+  contexts = np.broadcast_to(mean, (len(queries), 1 + nearest, mean.size)).copy()
+  for query, ranked in enumerate(order):
+    neighbours = ranked[np.isfinite(closeness[query, ranked])]
+    contexts[query, 1 : 1 + len(neighbours)] = bank[neighbours]
+  return contexts.reshape(len(queries), -1)

@@ -18,7 +18,7 @@ LEARNED_WIDTH = 64  # channels of a trainable category vector
 
 
 class Reconstruction(NamedTuple):
-  """What the logical module says of an image."""
+  """The logical module's outputs for a batch of images."""
 
   rebuilt: dict[int, Float[Array, "b _ _ _"]]
   local: dict[int, Float[Array, "b _ _ _"]]  # the local head's guess of `rebuilt`
@@ -30,7 +30,7 @@ class Reconstruction(NamedTuple):
 class LocalHead(nn.Module):
   """Predicts the module's reconstruction from encoder features a few cells around.
 
-  What it can predict is local; the rest is where the global reading of the image
+  What it can predict is local; where it fails, the global reading of the image
   disagrees with the local one (after the second student head of EfficientAD).
   """
 
@@ -73,7 +73,7 @@ class LogicalModule(nn.Module):
 
     Args:
       feats: encoder features by level, the compared ones and the deepest.
-      vectors: the categories' vectors where they are given; with the source "learned"
+      vectors: the categories' vectors where they are fixed; with the source "learned"
         they are parameters of this module, with "none" there is no context.
       category: each image's row of the vectors.
       valid: 1 for real rows, 0 for padding.
@@ -86,18 +86,27 @@ class LogicalModule(nn.Module):
       settings.embedding, settings.strides, name="embedding"
     )(feats[self.deepest])
     start = self.deepest + settings.strides
-    priors = self._context(vectors, category, start, side)
-    held = self._quantise(feats, embedding, priors, valid, train)
-    embedding = jnp.concatenate([embedding, *held.beside], axis=-1)
+    priors = self._context_maps(vectors, category, start, side)
+    codes = self._quantise(feats, embedding, priors, valid, train)
+    embedding = jnp.concatenate([embedding, *codes.beside], axis=-1)
     decoder = fusion.FusionDecoder(
-      *(self.widths, settings.width, settings.blocks, settings.fusion), name="decoder"
+      widths=self.widths,
+      width=settings.width,
+      blocks=settings.blocks,
+      fusion=settings.fusion,
+      name="decoder",
     )
-    own = self._own_codes(held, valid, train)
-    rebuilt = decoder(embedding, start, side, priors, own)
+    quantise = self._quantiser(codes, valid, train)
+    rebuilt = decoder(embedding, start, side, priors, quantise)
     local = LocalHead(self.widths, settings.local_width, name="local")(feats)
     parts = self._parts(feats, valid, train)
-    losses = ([jnp.zeros_like(valid), *each] for each in (held.commitment, held.pull))
-    return Reconstruction(rebuilt, local, parts, *map(sum, losses))
+    return Reconstruction(
+      rebuilt=rebuilt,
+      local=local,
+      parts=parts,
+      commitment=sum(codes.commitment, jnp.zeros_like(valid)),
+      pull=sum(codes.pull, jnp.zeros_like(valid)),
+    )
 
   def _parts(
     self,
@@ -109,11 +118,16 @@ class LogicalModule(nn.Module):
     book = self.config.codebook
     if not (book.parts and COUNTED in self.widths):
       return None
-    rest = (book.parts_decay, book.eps, book.reseed_after)
-    held = codebook.PartCodebook(book.parts, *rest, name="parts")
-    return held(feats[COUNTED], valid, train)
+    parts = codebook.PartCodebook(
+      size=book.parts,
+      decay=book.parts_decay,
+      eps=book.eps,
+      reseed_after=book.reseed_after,
+      name="parts",
+    )
+    return parts(feats[COUNTED], valid, train)
 
-  def _context(
+  def _context_maps(
     self,
     vectors: Float[Array, "k t"] | None,
     category: Int[Array, " b"],
@@ -135,7 +149,12 @@ class LogicalModule(nn.Module):
   def _book(self, name: str) -> codebook.Codebook:
     book = self.config.codebook
     return codebook.Codebook(
-      *(book.size, book.groups, book.learning, book.decay, book.eps, book.reseed_after),
+      size=book.size,
+      groups=book.groups,
+      learning=book.learning,
+      decay=book.decay,
+      eps=book.eps,
+      reseed_after=book.reseed_after,
       name=name,
     )
 
@@ -148,44 +167,44 @@ class LogicalModule(nn.Module):
     train: bool,
   ) -> "Codes":
     """The codes that join the embedding or the priors, with their losses."""
-    book, found = self.config.codebook, Codes([], [], [])
+    book, codes = self.config.codebook, Codes([], [], [])
     if book.enabled and book.where == "embedding":
-      codes = found.add(self._book("codebook")(embedding, valid, train))
-      found.beside.append(codes)
+      quantised = self._book("codebook")(embedding, valid, train)
+      codes.beside.append(codes.add(quantised))
       if self.config.logical.fusion == "attention":
-        for given in priors.values():
-          given.append(codes)
+        for maps in priors.values():
+          maps.append(quantised.codes)
     if book.enabled and book.where == "levels":
       for level in self.widths:
         keys = nn.Conv(book.width, (1, 1), name=f"codebook{level}_in")(feats[level])
-        held = self._book(f"codebook{level}")(keys, valid, train)
-        priors[level].append(found.add(held))
-    return found
+        quantised = self._book(f"codebook{level}")(keys, valid, train)
+        priors[level].append(codes.add(quantised))
+    return codes
 
-  def _own_codes(self, found: "Codes", valid: Float[Array, " b"], train: bool):
-    """What quantises the decoder's own features, if they are to be."""
+  def _quantiser(self, codes: "Codes", valid: Float[Array, " b"], train: bool):
+    """The function that quantises the decoder's own features, if they are to be."""
     book = self.config.codebook
     if not book.enabled or book.where != "decoder":
       return None
 
     def quantise(level: int, feats: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
-      return found.add(self._book(f"codebook{level}")(feats, valid, train))
+      return codes.add(self._book(f"codebook{level}")(feats, valid, train))
 
     return quantise
 
 
 class Codes(NamedTuple):
-  """What the decoder's codebooks say, as it gathers."""
+  """The codes that join the embedding, and the losses of all codebooks so far."""
 
   beside: list[Float[Array, "b h w d"]]  # codes of the embedding, which they join
   commitment: list[Float[Array, " b"]]
   pull: list[Float[Array, " b"]]
 
-  def add(self, held: codebook.Quantised) -> Float[Array, "b h w d"]:
+  def add(self, quantised: codebook.Quantised) -> Float[Array, "b h w d"]:
     """Keeps the losses, passes on the codes."""
-    self.commitment.append(held.commitment)
-    self.pull.append(held.pull)
-    return held.codes
+    self.commitment.append(quantised.commitment)
+    self.pull.append(quantised.pull)
+    return quantised.codes
 
 
 def _root_mean_square(feats: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:

@@ -22,10 +22,16 @@ def patches(levels: Mapping[int, Float[Array, "b _ _ _"]]) -> Float[Array, "b h 
   grid, parts = next(iter(levels.values())).shape[1:3], []
   for feats in levels.values():
     padded = jnp.pad(feats, ((0, 0), (1, 1), (1, 1), (0, 0)), "edge")
-    size, step = (1, 3, 3, 1), (1, 1, 1, 1)
-    mean = jax.lax.reduce_window(padded, 0.0, jax.lax.add, size, step, "VALID") / 9
+    total = jax.lax.reduce_window(
+      padded,
+      init_value=0.0,
+      computation=jax.lax.add,
+      window_dimensions=(1, 3, 3, 1),
+      window_strides=(1, 1, 1, 1),
+      padding="VALID",
+    )
     shape = (len(feats), *grid, feats.shape[-1])
-    parts.append(jax.image.resize(mean, shape, "bilinear"))
+    parts.append(jax.image.resize(total / 9, shape, "bilinear"))
   return jnp.concatenate(parts, axis=-1)
 
 
@@ -85,8 +91,8 @@ def coreset(
     gap = _nearer(gap, points, points[fresh])
     if jnp.max(gap) <= same:
       return np.array(chosen)
-    found, held = _farthest(gap, points, same, min(CANDIDATES, len(rows) - 1))
-    fresh = np.asarray(found)[: int(held)].tolist()
+    farthest, number = _farthest(gap, points, same, min(CANDIDATES, len(rows) - 1))
+    fresh = np.asarray(farthest)[: int(number)].tolist()
 
 
 @jax.jit
@@ -105,20 +111,20 @@ def _farthest(
 ) -> tuple[Int[Array, " r"], Int[Array, ""]]:
   """Up to ROUND next choices among the candidates, and how many there are."""
   top, index = jax.lax.top_k(gap, candidates + 1)
-  others, top, index = top[-1], top[:-1], index[:-1]
+  limit, top, index = top[-1], top[:-1], index[:-1]  # of all other rows
   near = points[index]
 
-  def more(carry):
-    held, _, top = carry
+  def proceeds(carry):
+    number, _, top = carry
     best = jnp.max(top)
-    return (held < ROUND) & (best >= others) & (best > same)
+    return (number < ROUND) & (best >= limit) & (best > same)
 
   def choose(carry):
-    held, found, top = carry
+    number, chosen, top = carry
     best = jnp.argmax(top)
     gaps = jnp.sum((near - near[best][None]) ** 2, axis=1)
-    return held + 1, found.at[held].set(index[best]), jnp.minimum(top, gaps)
+    return number + 1, chosen.at[number].set(index[best]), jnp.minimum(top, gaps)
 
   start = (jnp.int32(0), jnp.zeros(ROUND, index.dtype), top)
-  held, found, _ = jax.lax.while_loop(more, choose, start)
-  return found, held
+  number, chosen, _ = jax.lax.while_loop(proceeds, choose, start)
+  return chosen, number

@@ -49,5 +49,7 @@ class StructuralModule(nn.Module):
     embedding = fusion.ConvBlock(self.embedding, kernel=1, name="narrow")(embedding)
     for block in range(self.blocks):
       embedding = fusion.ResidualBlock(name=f"bottleneck{block}")(embedding)
-    decoder = fusion.FusionDecoder(self.widths, self.width, self.blocks, name="decoder")
-    return decoder(embedding, deepest + 1, side, {})
+    decoder = fusion.FusionDecoder(
+      widths=self.widths, width=self.width, blocks=self.blocks, name="decoder"
+    )
+    return decoder(embedding, start=deepest + 1, side=side, priors={})

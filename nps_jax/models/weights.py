@@ -74,17 +74,17 @@ def load(source: str, name: str, deepest: int) -> Loaded:
     )
   if source == "random":
     return random(name, deepest or encoder.DEEPEST)
-  path = located(source, name)
+  path = locate(source, name)
   content = tensorfile.read(path)
   tensors = tensorfile.decode(content, path, ignored)
-  deepest = deepest or held_level(tensors, path)
+  deepest = deepest or deepest_level(tensors, path)
   params = convert(tensors, name, deepest, path)
   digest = hashlib.sha256(content).hexdigest()
-  about = {"name": name, "file": path.name, "sha256": digest, "deepest": deepest}
-  return Loaded(params, deepest, about)
+  identity = {"name": name, "file": path.name, "sha256": digest, "deepest": deepest}
+  return Loaded(params, deepest, identity)
 
 
-def located(source: str, name: str) -> pathlib.Path:
+def locate(source: str, name: str) -> pathlib.Path:
   """The file that the setting means; FileNotFoundError if the hub is out of reach."""
   if source == "builtin":
     return BUILTIN
@@ -93,8 +93,8 @@ def located(source: str, name: str) -> pathlib.Path:
 
 def from_hub(name: str) -> pathlib.Path:
   """The encoder's file in the hub's cache, downloaded if need be."""
-  if found := hub.fetch(HUB[name], HUB_FILE):
-    return found
+  if path := hub.fetch(HUB[name], HUB_FILE):
+    return path
   raise FileNotFoundError(
     f"config.encoder.weights is 'hub', but {HUB_FILE} of {HUB[name]} is not in the "
     "hub's cache and the hub cannot be reached or does not have it. On a machine with "
@@ -108,18 +108,20 @@ def ignored(key: str) -> bool:
   return key in IGNORED or key.endswith(".num_batches_tracked")
 
 
-def held_level(tensors: Tensors, path: pathlib.Path) -> int:
+def deepest_level(tensors: Tensors, path: pathlib.Path) -> int:
   """The deepest level of which the file holds any tensor."""
   if "conv1.weight" not in tensors:
     raise ValueError(
       f"{path} holds no conv1.weight, so it is no ResNet under torchvision's names. "
       f"It holds: {listing.some(sorted(tensors))}."
     )
-  held = [level for level in range(2, encoder.DEEPEST + 1) if _any_of(tensors, level)]
-  return max(held, default=1)
+  levels = [
+    level for level in range(2, encoder.DEEPEST + 1) if _has_level(tensors, level)
+  ]
+  return max(levels, default=1)
 
 
-def _any_of(tensors: Iterable[str], level: int) -> bool:
+def _has_level(tensors: Iterable[str], level: int) -> bool:
   return any(key.startswith(f"layer{level - 1}.") for key in tensors)
 
 
@@ -160,22 +162,26 @@ def convert(tensors: Tensors, name: str, deepest: int, path: pathlib.Path) -> Tr
     key: tensor for key, tensor in tensors.items() if not key.startswith(deeper)
   }
   if complaint := differences(tensors, expected_shapes(name, deepest)):
-    held = held_level(tensors, path)
-    fits = [
-      other
-      for other in encoder.ARCHITECTURES
-      if not differences(tensors, expected_shapes(other, min(deepest, held)))
+    level = min(deepest, deepest_level(tensors, path))
+    fitting = [
+      candidate
+      for candidate in encoder.ARCHITECTURES
+      if not differences(tensors, expected_shapes(candidate, level))
     ]
     raise ValueError(
       f"{path} does not hold {name} up to level {deepest}. {complaint} Up to level "
-      f"{min(deepest, held)} it fits: {listing.some(fits)}. Change "
+      f"{level} it fits: {listing.some(fitting)}. Change "
       "config.encoder.name, config.encoder.deepest or config.encoder.weights."
     )
   params = {}
   for target in kernel_shapes(name, deepest):
     conv, norm = source_names(target)
     kernel, bias = fold(
-      tensors[f"{conv}.weight"], *(tensors[f"{norm}.{part}"] for part in NORM)
+      tensors[f"{conv}.weight"],
+      gamma=tensors[f"{norm}.weight"],
+      beta=tensors[f"{norm}.bias"],
+      mean=tensors[f"{norm}.running_mean"],
+      var=tensors[f"{norm}.running_var"],
     )
     if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
       raise ValueError(
@@ -187,9 +193,9 @@ def convert(tensors: Tensors, name: str, deepest: int, path: pathlib.Path) -> Tr
 
 
 def differences(tensors: Tensors, expected: Mapping[str, tuple[int, ...]]) -> str:
-  """What keeps the tensors from being the expected ones; empty if nothing does."""
+  """How the tensors differ from the expected ones; empty if they do not."""
   parts = _differing(tensors, expected).items()
-  return " ".join(f"{title}: {listing.some(found)}." for title, found in parts)
+  return " ".join(f"{title}: {listing.some(keys)}." for title, keys in parts)
 
 
 def _differing(
@@ -204,7 +210,7 @@ def _differing(
   missing = [key for key in expected if key not in tensors]
   unused = sorted(key for key in tensors if key not in expected)
   parts = {"Other shapes": shapes, "Missing": missing, "Not used": unused}
-  return {title: found for title, found in parts.items() if found}
+  return {title: keys for title, keys in parts.items() if keys}
 
 
 def fold(
@@ -216,7 +222,7 @@ def fold(
 ) -> tuple[Float[np.ndarray, "y x i o"], Float[np.ndarray, " o"]]:
   """Kernel and bias of convolution and normalisation as one; summed up in float64."""
   kernel, gamma, beta, mean, var = (
-    each.astype(np.float64) for each in (kernel, gamma, beta, mean, var)
+    tensor.astype(np.float64) for tensor in (kernel, gamma, beta, mean, var)
   )
   with np.errstate(invalid="ignore", divide="ignore"):
     scale = gamma / np.sqrt(var + EPS)
@@ -246,10 +252,9 @@ def random(name: str, deepest: int) -> Loaded:
     digest.update(kernel.tobytes())
     params[(*path, "kernel")] = kernel
     params[(*path, "bias")] = np.zeros(shape[3], np.float32)
-  about = {"name": name, "file": "random", "sha256": digest.hexdigest()}
-  return Loaded(
-    traverse_util.unflatten_dict(params), deepest, about | {"deepest": deepest}
-  )
+  sha256 = digest.hexdigest()
+  identity = {"name": name, "file": "random", "sha256": sha256, "deepest": deepest}
+  return Loaded(traverse_util.unflatten_dict(params), deepest, identity)
 
 
 def check(path: pathlib.Path) -> tuple[str, bool]:
@@ -260,20 +265,20 @@ def check(path: pathlib.Path) -> tuple[str, bool]:
   """
   content = tensorfile.read(path)
   tensors = tensorfile.decode(content, path, ignored)
-  level = held_level(tensors, path)
+  level = deepest_level(tensors, path)
   size = sum(tensor.size for tensor in tensors.values())
   lines = [
     f"{path}: {len(tensors)} tensors of {size / 1e6:.1f} million values, up to level "
     f"{level} (f{level}); sha256 {hashlib.sha256(content).hexdigest()}"
   ]
-  found = {
+  differing = {
     name: _differing(tensors, expected_shapes(name, level))
     for name in encoder.ARCHITECTURES
   }
-  for name, parts in found.items():
+  for name, parts in differing.items():
     counts = ", ".join(f"{title.lower()} {len(keys)}" for title, keys in parts.items())
     lines.append(f"  {name}: {counts or f'fits up to level {level}'}")
-  closest = min(found, key=lambda name: sum(map(len, found[name].values())))
+  closest = min(differing, key=lambda name: sum(map(len, differing[name].values())))
   if complaint := differences(tensors, expected_shapes(closest, level)):
     lines.append(f"Closest is {closest}. {complaint}")
   return "\n".join(lines), not complaint

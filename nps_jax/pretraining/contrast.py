@@ -1,4 +1,4 @@
-"""Objects that are alike must have like features, and all others others (ours).
+"""A loss that draws objects of one kind together and all others apart (ours).
 
 Supervised contrast (Khosla et al., 2020) between the objects of all images: an object's
 features are their mean over the cells that it covers. What tells a kit's objects apart,
@@ -43,14 +43,15 @@ def means(
     item: the uppermost at each pixel, 0..items-1.
   """
   share = jax.nn.one_hot(item, items)
-  found = {}
+  by_level = {}
   for level, feats in levels.items():
     cell = (2**level, 2**level)
-    part = nn.avg_pool(share, cell, cell)
-    total = jnp.einsum("bhwi,bhwc->bic", part, feats)
-    mean = total / (part.sum(axis=(1, 2))[..., None] + 1e-6)
-    found[level] = mean.reshape(-1, mean.shape[-1])
-  return found, (share.sum(axis=(1, 2)) > VISIBLE).reshape(-1)
+    cell_share = nn.avg_pool(share, window_shape=cell, strides=cell)
+    total = jnp.einsum("bhwi,bhwc->bic", cell_share, feats)
+    mean = total / (cell_share.sum(axis=(1, 2))[..., None] + 1e-6)
+    by_level[level] = mean.reshape(-1, mean.shape[-1])
+  visible = share.sum(axis=(1, 2)) > VISIBLE
+  return by_level, visible.reshape(-1)
 
 
 def loss(
@@ -64,10 +65,11 @@ def loss(
   centre = (rows * visible[:, None]).sum(axis=0) / visible.sum()
   rows -= centre[None]
   rows /= jnp.sqrt(jnp.sum(jnp.square(rows), axis=1, keepdims=True) + 1e-6)
-  other = ~jnp.eye(len(rows), dtype=bool) & visible[None, :]
-  logits = jnp.where(other, rows @ rows.T / TEMPERATURE, -1e9)
-  same = other & (kind[:, None] == kind[None, :])
+  compared = ~jnp.eye(len(rows), dtype=bool) & visible[None, :]
+  logits = jnp.where(compared, rows @ rows.T / TEMPERATURE, -1e9)
+  same = compared & (kind[:, None] == kind[None, :])
   count = same.sum(axis=1)
-  said = jnp.where(same, jax.nn.log_softmax(logits, axis=1), 0).sum(axis=1)
-  asked = visible & (count > 0)
-  return -jnp.sum(said / jnp.maximum(count, 1) * asked) / jnp.maximum(asked.sum(), 1)
+  likelihood = jnp.where(same, jax.nn.log_softmax(logits, axis=1), 0).sum(axis=1)
+  mean = likelihood / jnp.maximum(count, 1)
+  counted = visible & (count > 0)
+  return -jnp.sum(mean * counted) / jnp.maximum(counted.sum(), 1)

@@ -1,9 +1,9 @@
-"""Where training the encoder starts: filters of known use, channels passed on (ours).
+"""Where the encoder's training starts: designed filters, channels handed on (ours).
 
 The stem sees edges, bars and blobs of light and of opponent colours, as trained
 networks and the first areas of the visual cortex do. Every level hands all channels of
 the one below on, blurred before it takes each second point, and adds as many new ones.
-Only the new ones are learned: so no level can lose what the one below knows.
+Only the new ones are learned: so no level can lose what the one below has.
 """
 
 from collections.abc import Iterator
@@ -35,53 +35,54 @@ def initial(kind: str, deepest: int, seed: int) -> Tree:
   """
   rng = np.random.default_rng(seed)
   flat = {("stem", "kernel"): stem()}
-  for name, side, width, wide, handed in _blocks(kind, deepest):
-    first, second = _random(rng, side, width, wide), _random(rng, side, wide, wide)
-    second[..., :handed] = 0
-    if width != wide:
-      flat[name, "shortcut", "kernel"] = shortcut = _random(rng, 1, width, wide)
-      _carry(first, second, shortcut)
-    flat[name, "conv1", "kernel"] = first
-    flat[name, "conv2", "kernel"] = second
+  for name, side, inputs, outputs, handed in _blocks(kind, deepest):
+    conv1 = _random(rng, side, inputs, outputs)
+    conv2 = _random(rng, side, outputs, outputs)
+    conv2[..., :handed] = 0
+    if inputs != outputs:
+      flat[name, "shortcut", "kernel"] = shortcut = _random(rng, 1, inputs, outputs)
+      _carry(conv1, conv2, shortcut)
+    flat[name, "conv1", "kernel"] = conv1
+    flat[name, "conv2", "kernel"] = conv2
   biases = {(*path[:-1], "bias"): np.zeros(k.shape[-1]) for path, k in flat.items()}
-  whole = {path: np.float32(leaf) for path, leaf in (flat | biases).items()}
-  return traverse_util.unflatten_dict(whole)
+  params = {path: np.float32(leaf) for path, leaf in (flat | biases).items()}
+  return traverse_util.unflatten_dict(params)
 
 
 def gains(kind: str, deepest: int) -> dict[Path, Float[np.ndarray, " c"]]:
   """The spread that each new channel begins with; 0 for one handed on from below."""
-  found = {}
-  for name, _, width, wide, handed in _blocks(kind, deepest):
-    new = np.arange(wide) >= handed
-    found[name, "conv1"] = np.float32(new if width != wide else np.ones(wide))
-    found[name, "conv2"] = np.float32(SHARE * new)
-    if width != wide:
-      found[name, "shortcut"] = found[name, "conv2"]
-  return found
+  spreads = {}
+  for name, _, inputs, outputs, handed in _blocks(kind, deepest):
+    new = np.arange(outputs) >= handed
+    spreads[name, "conv1"] = np.float32(new if inputs != outputs else np.ones(outputs))
+    spreads[name, "conv2"] = np.float32(SHARE * new)
+    if inputs != outputs:
+      spreads[name, "shortcut"] = spreads[name, "conv2"]
+  return spreads
 
 
 def _blocks(kind: str, deepest: int) -> Iterator[tuple[str, int, int, int, int]]:
   """Each block's name, side, channels in and out, and how many its level is handed."""
-  width = encoder.level_widths(kind)[1]
+  inputs = encoder.level_widths(kind)[1]
   for level, blocks in encoder.plans(kind, deepest).items():
-    handed = width if level > 2 else 0
-    for index, ((wide, side, _), _) in enumerate(blocks):
-      yield f"layer{level - 1}_{index}", side, width, wide, handed
-      width = wide
+    handed = inputs if level > 2 else 0
+    for index, ((outputs, side, _), _) in enumerate(blocks):
+      yield f"layer{level - 1}_{index}", side, inputs, outputs, handed
+      inputs = outputs
 
 
 def stem() -> Float[np.ndarray, "7 7 3 64"]:
   """The stem's filters, each of length root 2."""
-  found = [
+  filters = [
     shape[..., None] * np.asarray(colour) / np.linalg.norm(colour)
-    for shape, colour in _bank()
+    for shape, colour in _shapes_and_colours()
   ]
-  bank = np.stack(found, axis=-1)
+  bank = np.stack(filters, axis=-1)
   return bank * np.sqrt(2 / np.square(bank).sum(axis=(0, 1, 2)))
 
 
-def _bank() -> Iterator[tuple[np.ndarray, tuple[float, float, float]]]:
-  """Each filter's shape and colour."""
+def _shapes_and_colours() -> Iterator[tuple[np.ndarray, tuple[float, float, float]]]:
+  """The stem's filters, each as a shape and a colour."""
   eighths, quarters = np.arange(8) * np.pi / 4, np.arange(4) * np.pi / 4
   for angle in eighths:
     yield _wave(angle, 8.0, 2.2, odd=True), LIGHT
@@ -119,16 +120,19 @@ def _blob(spread: float) -> np.ndarray:
   return np.exp(-(_X**2 + _Y**2) / (2 * spread**2))
 
 
-def _random(rng: np.random.Generator, side: int, width: int, wide: int) -> np.ndarray:
-  """He's, for what follows a ReLU."""
-  return rng.normal(0, np.sqrt(2 / (side**2 * width)), (side, side, width, wide))
+def _random(
+  rng: np.random.Generator, side: int, inputs: int, outputs: int
+) -> np.ndarray:
+  """A kernel of He's initialisation, for what follows a ReLU."""
+  spread = np.sqrt(2 / (side**2 * inputs))
+  return rng.normal(0, spread, (side, side, inputs, outputs))
 
 
-def _carry(first: np.ndarray, second: np.ndarray, shortcut: np.ndarray) -> None:
-  """Lets the first channels of what a block gives be the blurred ones that it takes."""
-  width = shortcut.shape[2]
-  for kernel in (first, shortcut):
-    kernel[..., :width] = 0
-  same = np.arange(width)
-  first[:, :, same, same] = BLUR[..., None]
-  second[1, 1, same, same] = 1
+def _carry(conv1: np.ndarray, conv2: np.ndarray, shortcut: np.ndarray) -> None:
+  """Lets a block's first output channels be its input channels, blurred."""
+  inputs = shortcut.shape[2]
+  for kernel in (conv1, shortcut):
+    kernel[..., :inputs] = 0
+  same = np.arange(inputs)
+  conv1[:, :, same, same] = BLUR[..., None]
+  conv2[1, 1, same, same] = 1

@@ -1,4 +1,4 @@
-"""Objects of a drawn scene: which kinds there are, and how far a point is from each.
+"""Objects of a drawn scene: their kinds, and a point's distance from an object's edge.
 
 All is arithmetic on the device, without branches that cost more than their own kind.
 None of it copies the products that the synthetic data set shows. Ours.
@@ -12,8 +12,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 SHAPES = (
-  *("disc", "square", "triangle", "hexagon", "star", "gear", "ring", "cross"),
-  *("bar", "corner", "crescent", "glyph"),
+  "disc",
+  "square",
+  "triangle",
+  "hexagon",
+  "star",
+  "gear",
+  "ring",
+  "cross",
+  "bar",
+  "corner",
+  "crescent",
+  "glyph",
 )
 STROKE = 0.14  # half the width of a glyph's strokes
 
@@ -35,14 +45,14 @@ def random_form(key: Key[Array, ""]) -> Form:
   """Any object, any place."""
   keys = jax.random.split(key, 9)
   return Form(
-    jax.random.randint(keys[0], (), 0, len(SHAPES)),
-    jax.random.uniform(keys[1], (2,)),
-    0.07 * 3 ** jax.random.uniform(keys[2]),
-    jax.random.uniform(keys[3], maxval=2 * jnp.pi),
-    3 ** jax.random.uniform(keys[4], minval=-1, maxval=1),
-    jax.random.bernoulli(keys[5], 0.25),
-    jax.random.uniform(keys[6], (4, 2), minval=-0.8, maxval=0.8),
-    0.5 * jax.random.uniform(keys[7]) * jax.random.bernoulli(keys[8]),
+    kind=jax.random.randint(keys[0], (), 0, len(SHAPES)),
+    centre=jax.random.uniform(keys[1], (2,)),
+    scale=0.07 * 3 ** jax.random.uniform(keys[2]),
+    turn=jax.random.uniform(keys[3], maxval=2 * jnp.pi),
+    aspect=3 ** jax.random.uniform(keys[4], minval=-1, maxval=1),
+    hollow=jax.random.bernoulli(keys[5], 0.25),
+    ends=jax.random.uniform(keys[6], (4, 2), minval=-0.8, maxval=0.8),
+    shadow=0.5 * jax.random.uniform(keys[7]) * jax.random.bernoulli(keys[8]),
   )
 
 
@@ -99,8 +109,8 @@ def _gear(u, v, _):
 
 def _cross(u, v, _):
   across, along = jnp.abs(u), jnp.abs(v)
-  arm, other = jnp.maximum(across, along), jnp.minimum(across, along)
-  return jnp.maximum(arm - 0.9, other - 0.28)
+  longer, shorter = jnp.maximum(across, along), jnp.minimum(across, along)
+  return jnp.maximum(longer - 0.9, shorter - 0.28)
 
 
 def _corner(u, v, _):
@@ -113,11 +123,11 @@ def _crescent(u, v, _):
 
 
 def _glyph(u, v, ends):
-  strokes = [_stroke(u, v, *each) for each in itertools.pairwise(ends)]
+  strokes = [_stroke(u, v, start, end) for start, end in itertools.pairwise(ends)]
   return jnp.stack(strokes).min(axis=0) - STROKE
 
 
-_DISTANCES = (  # of each kind of object at its size of 1, in the order of SHAPES
+_DISTANCES = (  # by kind of object, at its size of 1, in the order of SHAPES
   lambda u, v, _: _radius(u, v) - 0.9,  # disc
   _square,
   _polygon(3, 0.5),

@@ -25,7 +25,7 @@ SMALL = 1e-5  # added to a variance
 def apply(
   model: encoder.Encoder, params: Tree, images: Float[Array, "b h w 3"]
 ) -> tuple[dict[int, Float[Array, "b _ _ _"]], Moments]:
-  """The levels, and what each convolution gave before it was normalised.
+  """The levels, and the moments of each convolution before it is normalised.
 
   Args:
     params: the encoder's, with a "gain" of each channel beside kernel and bias; the
@@ -35,37 +35,37 @@ def apply(
   moments = {}
 
   def normalise(call, args, kwargs, context):
-    found = call(*args, **kwargs)
+    output = call(*args, **kwargs)
     module = context.module
     if not isinstance(module, nn.Conv) or context.method_name != "__call__":
-      return found
-    held = params
-    for part in module.path:
-      held = held[part]
-    mean, variance = found.mean(axis=(0, 1, 2)), found.var(axis=(0, 1, 2))
-    moments[module.path] = (mean - held["bias"], variance)
-    if "gain" not in held:
-      return found
-    scale, offset = _scale(held, (mean - held["bias"], variance))
-    return (found - _wide(held["bias"])) * _wide(scale) + _wide(offset)
+      return output
+    conv = params
+    for name in module.path:
+      conv = conv[name]
+    mean, variance = output.mean(axis=(0, 1, 2)), output.var(axis=(0, 1, 2))
+    moments[module.path] = (mean - conv["bias"], variance)
+    if "gain" not in conv:
+      return output
+    scale, offset = _scale(conv, moments[module.path])
+    return (output - _as_map(conv["bias"])) * _as_map(scale) + _as_map(offset)
 
   with nn.intercept_methods(normalise):
     return model.apply({"params": params}, images), moments
 
 
-def _scale(held: Tree, moments) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+def _scale(conv: Tree, moments) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
   """What a convolution's channels, without bias, are multiplied by; what is added."""
   mean, variance = moments
-  as_is = held["gain"] == 0
-  scale = jnp.where(as_is, 1, held["gain"] / jnp.sqrt(variance + SMALL))
-  return scale, held["bias"] - jnp.where(as_is, 0, mean * scale)
+  as_is = conv["gain"] == 0
+  scale = jnp.where(as_is, 1, conv["gain"] / jnp.sqrt(variance + SMALL))
+  return scale, conv["bias"] - jnp.where(as_is, 0, mean * scale)
 
 
-def _wide(each: Shaped[Array, " c"]) -> Shaped[Array, "1 1 1 c"]:
-  return each[None, None, None, :]
+def _as_map(channels: Shaped[Array, " c"]) -> Shaped[Array, "1 1 1 c"]:
+  return channels[None, None, None, :]
 
 
-def begun(params: Tree, moments: Moments, gains: Gains) -> Tree:
+def with_gains(params: Tree, moments: Moments, gains: Gains) -> Tree:
   """Parameters with gains, to be trained.
 
   A convolution that has none here gets those with which it computes what it did.
@@ -83,24 +83,24 @@ def begun(params: Tree, moments: Moments, gains: Gains) -> Tree:
   return traverse_util.unflatten_dict(flat)
 
 
-def trained(params: Tree, change: Tree) -> Tree:
+def learned_change(params: Tree, change: Tree) -> Tree:
   """The change of parameters with gains, 0 for all of a channel whose gain is 0."""
   flat = traverse_util.flatten_dict(params)
   changes = {}
-  for path, each in traverse_util.flatten_dict(change).items():
+  for path, leaf in traverse_util.flatten_dict(change).items():
     learns = flat[(*path[:-1], "gain")] != 0
-    changes[path] = each * (_wide(learns) if path[-1] == "kernel" else learns)
+    changes[path] = leaf * (_as_map(learns) if path[-1] == "kernel" else learns)
   return traverse_util.unflatten_dict(changes)
 
 
 def fold(params: Tree, moments: Mapping) -> Tree:
   """The encoder's own parameters, which normalise by those moments."""
-  flat, found = traverse_util.flatten_dict(params), {}
-  for path, each in moments.items():
-    held = {part: flat[(*path, part)] for part in ("kernel", "bias", "gain")}
-    scale, found[(*path, "bias")] = _scale(held, each)
-    found[(*path, "kernel")] = held["kernel"] * _wide(scale)
-  return traverse_util.unflatten_dict(found)
+  flat, folded = traverse_util.flatten_dict(params), {}
+  for path, mean_and_variance in moments.items():
+    conv = {name: flat[(*path, name)] for name in ("kernel", "bias", "gain")}
+    scale, folded[(*path, "bias")] = _scale(conv, mean_and_variance)
+    folded[(*path, "kernel")] = conv["kernel"] * _as_map(scale)
+  return traverse_util.unflatten_dict(folded)
 
 
 def scaled(params: Tree, level: int, factor: float) -> Tree:
@@ -112,12 +112,12 @@ def scaled(params: Tree, level: int, factor: float) -> Tree:
     params: without gains.
     level: the deepest, 3..5; level 2 begins without a shortcut of its own.
   """
-  flat, name = traverse_util.flatten_dict(params), f"layer{level - 1}_"
+  flat, layer = traverse_util.flatten_dict(params), f"layer{level - 1}_"
   for path in flat:
-    block, part = path[0], path[-2]
-    own, begins = block.startswith(name), block.endswith("_0")
-    if own and part != "conv1":
+    block, conv = path[0], path[-2]
+    deepest, first = block.startswith(layer), block.endswith("_0")
+    if deepest and conv != "conv1":
       flat[path] = flat[path] * factor
-    elif own and not begins and path[-1] == "kernel":
+    elif deepest and not first and path[-1] == "kernel":
       flat[path] = flat[path] / factor
   return traverse_util.unflatten_dict(flat)

@@ -1,7 +1,7 @@
-"""What is new must lie farther from what is known than anything that is not (ours).
+"""A loss that sets new places farther from normal patches than normal ones (ours).
 
 The training meets what memories of patches meet later: the normal photographs of a
-scene are each other's memory, and others of it have a place that is new.
+scene are each other's memory, and the changed ones have a place that is new.
 """
 
 from flax import linen as nn
@@ -33,13 +33,15 @@ def loss(
   """
   gap = jnp.log(distances(feats, kits, changed))
   cell = (new.shape[1] // feats.shape[1],) * 2
-  share = nn.avg_pool(new[..., None].astype(jnp.float32), cell, cell)
-  odd = share.reshape(gap.shape)[:, :changed] > COVERED
-  of_new = _highest(jnp.where(odd, gap[:, :changed], NONE))
-  usual, there = _highest(gap[:, changed:]), odd.any(axis=-1)
-  ratio = usual[:, None, :] - of_new[:, :, None]
-  lost = jax.nn.softplus(STEEP * ratio).mean(axis=-1)
-  return jnp.sum(lost * there) / jnp.maximum(there.sum(), 1)
+  pixels = new[..., None].astype(jnp.float32)
+  share = nn.avg_pool(pixels, window_shape=cell, strides=cell)
+  is_new = share.reshape(gap.shape)[:, :changed] > COVERED
+  of_new = _highest(jnp.where(is_new, gap[:, :changed], NONE))
+  of_normal = _highest(gap[:, changed:])
+  ratio = of_normal[:, None, :] - of_new[:, :, None]
+  penalty = jax.nn.softplus(STEEP * ratio).mean(axis=-1)
+  has_new = is_new.any(axis=-1)
+  return jnp.sum(penalty * has_new) / jnp.maximum(has_new.sum(), 1)
 
 
 def distances(
@@ -55,10 +57,10 @@ def distances(
   own = jnp.eye(photographs, dtype=bool)[:, None, changed:, None]
 
   def nearest(rows: Float[Array, "p n c"]) -> Float[Array, "p n"]:
-    known = rows[changed:].reshape(-1, width)
-    gaps = memory.squared_distances(rows.reshape(-1, width), known)
-    apart = gaps.reshape(*rows.shape[:2], -1, rows.shape[1])
-    return jnp.where(own, jnp.inf, apart).min(axis=(2, 3))
+    normal = rows[changed:].reshape(-1, width)
+    gaps = memory.squared_distances(rows.reshape(-1, width), normal)
+    by_photograph = gaps.reshape(*rows.shape[:2], -1, rows.shape[1])
+    return jnp.where(own, jnp.inf, by_photograph).min(axis=(2, 3))
 
   return jnp.maximum(jax.vmap(nearest)(rows), SMALL)
 

@@ -1,4 +1,4 @@
-"""Scenes to learn to see from: drawn on the device, known all through, photographed.
+"""Drawn scenes, photographed on the device, with the object seen at every pixel.
 
 A scene shows objects of a kit, which has a few forms and a few surfaces, so that its
 objects differ in one, in the other, in both or not at all. They lie on a ground and a
@@ -83,68 +83,75 @@ def draw(key: Key[Array, ""], kits: int, photographs: int, size: int) -> Scene:
     the first fourth (CHANGED) shows a change each.
   """
 
-  def one(index: Int[Array, ""]) -> Scene:
+  def draw_one(index: Int[Array, ""]) -> Scene:
     number, photograph = jnp.unravel_index(index, (kits, photographs))
-    first, second, other = jax.random.split(jax.random.fold_in(key, number), 3)
-    turn, change, lens = jax.random.split(jax.random.fold_in(other, photograph), 3)
-    kit, usual = random_kit(first), moved(random_layout(second), turn)
-    odd, changes = photograph < photographs // CHANGED, changed(usual, change, kit.mark)
-    layout = jax.tree.map(lambda old, new: jnp.where(odd, new, old), usual, changes)
-    image, item, new = photographed(kit, usual, layout, lens, size)
+    kit_key, layout_key, photograph_key = jax.random.split(
+      jax.random.fold_in(key, number), 3
+    )
+    move_key, change_key, camera_key = jax.random.split(
+      jax.random.fold_in(photograph_key, photograph), 3
+    )
+    kit, usual = random_kit(kit_key), moved(random_layout(layout_key), move_key)
+    altered = changed(usual, change_key, kit.mark)
+    is_changed = photograph < photographs // CHANGED
+    layout = jax.tree.map(
+      lambda old, new: jnp.where(is_changed, new, old), usual, altered
+    )
+    image, item, new = photographed(kit, usual, layout, camera_key, size)
     of_objects = layout.form * SURFACES + layout.surface
     kind = jnp.concatenate([of_objects, jnp.arange(FORMS * SURFACES, KINDS)])
-    return Scene(image, item, new, KINDS * number + kind)
+    return Scene(image=image, item=item, new=new, kind=KINDS * number + kind)
 
-  return jax.lax.map(one, jnp.arange(kits * photographs))
+  return jax.lax.map(draw_one, jnp.arange(kits * photographs))
 
 
 def random_kit(key: Key[Array, ""]) -> Kit:
   """Any kit, the same for the same key; six forms in ten have a part."""
   keys = jax.random.split(key, 12)
 
-  def some(draw, key, count):
+  def several(draw, key, count):
     return jax.vmap(draw)(jax.random.split(key, count))
 
-  part = some(forms.random_form, keys[1], FORMS)
+  parts = several(forms.random_form, keys[1], FORMS)
   scale = jax.random.uniform(keys[2], (FORMS,), minval=0.25, maxval=0.7)
-  there = jax.random.bernoulli(keys[3], 0.6, (FORMS,))
+  has_part = jax.random.bernoulli(keys[3], 0.6, (FORMS,))
   place = 0.7 * jax.random.normal(keys[4], (FORMS, 2))
-  ground, panel = jax.random.split(keys[7])
+  ground_key, panel_key = jax.random.split(keys[7])
   return Kit(
-    jax.random.normal(keys[0], (surfaces.NOISE, surfaces.NOISE)),
-    some(forms.random_form, keys[8], FORMS),
-    part._replace(scale=jnp.where(there, scale, GONE), centre=place),
-    some(surfaces.random_surface, keys[5], SURFACES),
-    some(surfaces.random_surface, keys[6], FORMS),
-    surfaces.random_surface(ground),
-    surfaces.random_surface(panel),
-    forms.random_form(keys[9])._replace(
+    noise=jax.random.normal(keys[0], (surfaces.NOISE, surfaces.NOISE)),
+    forms=several(forms.random_form, keys[8], FORMS),
+    parts=parts._replace(scale=jnp.where(has_part, scale, GONE), centre=place),
+    surfaces=several(surfaces.random_surface, keys[5], SURFACES),
+    covers=several(surfaces.random_surface, keys[6], FORMS),
+    ground=surfaces.random_surface(ground_key),
+    panel=surfaces.random_surface(panel_key),
+    mark=forms.random_form(keys[9])._replace(
       scale=0.03 * 8 ** jax.random.uniform(keys[10]), shadow=jnp.zeros(())
     ),
-    surfaces.random_surface(keys[11]),
+    stain=surfaces.random_surface(keys[11]),
   )
 
 
 def random_layout(key: Key[Array, ""]) -> Layout:
   """Any objects anywhere; in every second scene a panel, which lies nearly straight."""
   keys = jax.random.split(key, 10)
-  there, form = jax.random.bernoulli(keys[7]), forms.random_form(keys[6])
+  has_panel, form = jax.random.bernoulli(keys[7]), forms.random_form(keys[6])
   scale = jax.random.uniform(keys[9], minval=0.35, maxval=0.5)
   return Layout(
-    jax.random.randint(keys[0], (), FEWEST, OBJECTS + 1),
-    jax.random.randint(keys[1], (OBJECTS,), 0, FORMS),
-    jax.random.randint(keys[2], (OBJECTS,), 0, SURFACES),
-    jax.random.uniform(keys[3], (OBJECTS, 2), minval=0.05, maxval=0.95),
-    jax.random.uniform(keys[4], (OBJECTS,), maxval=2 * jnp.pi),
-    1 + 0.06 * jax.random.normal(keys[5], (OBJECTS,)),
-    form._replace(
+    count=jax.random.randint(keys[0], (), FEWEST, OBJECTS + 1),
+    form=jax.random.randint(keys[1], (OBJECTS,), 0, FORMS),
+    surface=jax.random.randint(keys[2], (OBJECTS,), 0, SURFACES),
+    centre=jax.random.uniform(keys[3], (OBJECTS, 2), minval=0.05, maxval=0.95),
+    turn=jax.random.uniform(keys[4], (OBJECTS,), maxval=2 * jnp.pi),
+    grow=1 + 0.06 * jax.random.normal(keys[5], (OBJECTS,)),
+    panel=form._replace(
       kind=jnp.int32(forms.SHAPES.index("square")),
       centre=0.5 + 0.05 * jax.random.normal(keys[8], (2,)),
-      scale=jnp.where(there, scale, GONE),
+      scale=jnp.where(has_panel, scale, GONE),
       turn=jnp.zeros(()),
       hollow=jnp.bool_(False),
     ),
-    form._replace(scale=jnp.float32(GONE)),
+    mark=form._replace(scale=jnp.float32(GONE)),
   )
 
 
@@ -166,12 +173,11 @@ def changed(layout: Layout, key: Key[Array, ""], mark: forms.Form) -> Layout:
   In place of the one that is gone there is the last.
   """
   keys = jax.random.split(key, 6)
-  one = jax.random.randint(keys[0], (), 0, layout.count)
+  picked = jnp.arange(OBJECTS) == jax.random.randint(keys[0], (), 0, layout.count)
   change = jax.random.randint(keys[1], (), 0, len(CHANGES))
   gone, marked = change == CHANGES.index("gone"), change >= CHANGES.index("mark")
-  hit, rows = jnp.arange(OBJECTS) == one, jnp.arange(OBJECTS)
-  rows = jnp.where(hit & gone, layout.count - 1, rows)
-  found = layout._replace(
+  rows = jnp.where(picked & gone, layout.count - 1, jnp.arange(OBJECTS))
+  altered = layout._replace(
     **{name: getattr(layout, name)[rows] for name in PLACED},
     count=layout.count - gone,
     mark=mark._replace(
@@ -181,13 +187,13 @@ def changed(layout: Layout, key: Key[Array, ""], mark: forms.Form) -> Layout:
     ),
   )
 
-  def other(name: str, old: Int[Array, " o"], kinds: int, key) -> Int[Array, " o"]:
+  def exchanged(name: str, old: Int[Array, " o"], kinds: int, key) -> Int[Array, " o"]:
     new = (old + jax.random.randint(key, (), 1, kinds)) % kinds
-    return jnp.where(hit & (change == CHANGES.index(name)), new, old)
+    return jnp.where(picked & (change == CHANGES.index(name)), new, old)
 
-  return found._replace(
-    form=other("form", found.form, FORMS, keys[2]),
-    surface=other("surface", found.surface, SURFACES, keys[3]),
+  return altered._replace(
+    form=exchanged("form", altered.form, FORMS, keys[2]),
+    surface=exchanged("surface", altered.surface, SURFACES, keys[3]),
   )
 
 
@@ -198,13 +204,17 @@ def photographed(
 
   The camera is held nearly straight.
   """
-  pose, light = jax.random.split(key)
+  pose_key, light_key = jax.random.split(key)
   y, x = jnp.mgrid[:size, :size] / size
-  at = _posed(pose, x, y)
-  layers, before = painted(kit, layout, *at), painted(kit, usual, *at)
-  canvas, known = (each.colour * each.light[..., None] for each in (layers, before))
-  new = jnp.abs(canvas - known).max(axis=-1) > NEW
-  return _exposed(light, canvas, x, y), layers.item, new.astype(jnp.int32)
+  u, v = _posed(pose_key, x, y)
+  layers, usual_layers = painted(kit, layout, u, v), painted(kit, usual, u, v)
+  canvas, usual_canvas = _lit(layers), _lit(usual_layers)
+  new = jnp.abs(canvas - usual_canvas).max(axis=-1) > NEW
+  return _exposed(light_key, canvas, x, y), layers.item, new.astype(jnp.int32)
+
+
+def _lit(layers: _Layers) -> Float[Array, "h w 3"]:
+  return layers.colour * layers.light[..., None]
 
 
 def painted(
@@ -212,12 +222,12 @@ def painted(
 ) -> _Layers:
   """The scene's colours, light and items at points of it, in sides of the image."""
   layers = _Layers(
-    surfaces.paint(kit.ground, x, y, kit.noise),
-    jnp.ones(x.shape),
-    jnp.full(x.shape, OBJECTS),
+    colour=surfaces.paint(kit.ground, x, y, kit.noise),
+    light=jnp.ones(x.shape),
+    item=jnp.full(x.shape, OBJECTS),
   )
 
-  def over(layers, form, surface, item):
+  def paint_over(layers, form, surface, item):
     return jax.lax.cond(
       form.scale > GONE,
       lambda layers: _with_object(layers, form, surface, item, x, y, kit.noise),
@@ -225,23 +235,23 @@ def painted(
       layers,
     )
 
-  def add(item: Int[Array, ""], layers: _Layers) -> _Layers:
-    of_form, of_surface = layout.form[item], layout.surface[item]
-    form, part, cover = _at(of_form, (kit.forms, kit.parts, kit.covers))
+  def add_object(item: Int[Array, ""], layers: _Layers) -> _Layers:
+    form, part, cover = _at(layout.form[item], (kit.forms, kit.parts, kit.covers))
+    surface = _at(layout.surface[item], kit.surfaces)
     form = form._replace(
       centre=layout.centre[item],
       turn=layout.turn[item],
       scale=form.scale * layout.grow[item],
     )
-    layers = over(layers, form, _at(of_surface, kit.surfaces), item)
-    return over(layers, fixed(part, form), cover, item)
+    layers = paint_over(layers, form, surface, item)
+    return paint_over(layers, attached(part, form), cover, item)
 
-  layers = over(layers, layout.panel, kit.panel, jnp.int32(OBJECTS + 1))
-  layers = jax.lax.fori_loop(0, layout.count, add, layers)
-  return over(layers, layout.mark, kit.stain, jnp.int32(OBJECTS + 2))
+  layers = paint_over(layers, layout.panel, kit.panel, jnp.int32(OBJECTS + 1))
+  layers = jax.lax.fori_loop(0, layout.count, add_object, layers)
+  return paint_over(layers, layout.mark, kit.stain, jnp.int32(OBJECTS + 2))
 
 
-def fixed(part: forms.Form, form: forms.Form) -> forms.Form:
+def attached(part: forms.Form, form: forms.Form) -> forms.Form:
   """The part where the object's form has it; it throws no shadow."""
   cos, sin = jnp.cos(form.turn), jnp.sin(form.turn)
   right, down = part.centre
@@ -259,6 +269,7 @@ def _at(index: Int[Array, ""], tree):
 
 
 def _with_object(layers, form, surface, item, x, y, noise) -> _Layers:
+  """The layers with one form painted over them."""
   gap = forms.distance(form, x, y)
   inside = jnp.clip(0.5 - gap * len(x), 0, 1)  # a pixel wide edge
   colour = layers.colour + inside[..., None] * (
@@ -268,7 +279,8 @@ def _with_object(layers, form, surface, item, x, y, noise) -> _Layers:
   dim = 1 - form.shadow * jnp.exp(-jnp.maximum(gap, 0) / (0.15 * form.scale))
   light = layers.light * dim
   light += inside * (1 - light)
-  return _Layers(colour, light, jnp.where(inside > 0.5, item, layers.item))
+  item = jnp.where(inside > 0.5, item, layers.item)
+  return _Layers(colour=colour, light=light, item=item)
 
 
 def _posed(key, x, y):

@@ -29,11 +29,11 @@ def random_surface(key: Key[Array, ""]) -> Surface:
   colours = jnp.stack([first, jnp.clip(first + 0.7 * (second - 0.5), 0, 1)])
   grey = colours.mean(axis=1, keepdims=True)
   return Surface(
-    jnp.where(plain, 0, jax.random.randint(keys[1], (), 0, len(TEXTURES))),
-    grey + jax.random.uniform(keys[5]) * (colours - grey),
-    jax.random.uniform(keys[2], maxval=jnp.pi),
-    6 * 5 ** jax.random.uniform(keys[3]),
-    jax.random.randint(keys[4], (2,), 0, NOISE),
+    kind=jnp.where(plain, 0, jax.random.randint(keys[1], (), 0, len(TEXTURES))),
+    colours=grey + jax.random.uniform(keys[5]) * (colours - grey),
+    turn=jax.random.uniform(keys[2], maxval=jnp.pi),
+    rate=6 * 5 ** jax.random.uniform(keys[3]),
+    offset=jax.random.randint(keys[4], (2,), 0, NOISE),
   )
 
 
@@ -72,7 +72,8 @@ def _dots(surface, x, y, _):
 
 def _grain(surface, x, y, noise):
   tile = jnp.roll(noise, surface.offset, (0, 1))
-  row, column = (jnp.floor(128 * each).astype(jnp.int32) % NOISE for each in (y, x))
+  row = jnp.floor(128 * y).astype(jnp.int32) % NOISE
+  column = jnp.floor(128 * x).astype(jnp.int32) % NOISE
   return 0.5 + 0.4 * tile[row, column]
 
 

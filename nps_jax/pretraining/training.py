@@ -30,7 +30,7 @@ from nps_jax.runs import telemetry
 
 FILE, SETTINGS = "encoder.safetensors", "pretrain.json"
 FREE = ("log_every", "checkpoint_every")  # settings that may differ when it goes on
-JUDGED = 2  # first level whose objects are compared
+COMPARED = 2  # first level whose objects are compared
 DEEPEST = 0.4  # times the deepest level: patches hear it less than the finer ones
 SETTLING = 20  # batches over which a finished encoder's moments are averaged
 
@@ -59,13 +59,15 @@ def fit(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> State:
   state = create_state(config, optimizer)
   keeper = checkpoints.Checkpoints(workdir, 2)
   try:
-    found = keeper.restore(_items(state))
-    state = state if found is None else State(**found[1]["state"])
+    restored = keeper.restore(_items(state))
+    if restored is not None:
+      _, items = restored
+      state = State(**items["state"])
     with interruption.Watch() as watch:
       state = train(config, optimizer, state, keeper, workdir, watch)
   finally:
     keeper.close()
-  export(workdir / FILE, finished(config, state.params["encoder"]))
+  export(workdir / FILE, finished_encoder(config, state.params["encoder"]))
   return state
 
 
@@ -75,11 +77,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
   at_least_one = ("steps", "kits", "log_every", "checkpoint_every")
   rules = {name: (config[name] >= 1, "1 or more") for name in at_least_one} | {
     "photographs": (config.photographs >= scenes.CHANGED, f"{scenes.CHANGED} or more"),
-    "name": (
-      config.name in filters.KINDS,
-      f"one of {filters.KINDS}",
-    ),
-    "deepest": (JUDGED < config.deepest <= encoder.DEEPEST, "3 to 5"),
+    "name": (config.name in filters.KINDS, f"one of {filters.KINDS}"),
+    "deepest": (COMPARED < config.deepest <= encoder.DEEPEST, "3 to 5"),
     "image_size": (
       config.image_size > 0 and config.image_size % encoder.MULTIPLE == 0,
       f"a positive multiple of {encoder.MULTIPLE}",
@@ -98,19 +97,19 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
 
 def claim(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Writes the settings to the workdir, or checks that those found there are these.
+  """Writes the settings to the workdir, or checks that those stored there are these.
 
   Raises:
     ValueError: they differ, or are damaged.
   """
   path, content = workdir / SETTINGS, config.to_dict()
 
-  def told(values: dict) -> dict:
+  def deciding(values: dict) -> dict:
     return {f"config.{name}": values[name] for name in values if name not in FREE}
 
   def differences() -> list[str]:
     stored = json.loads(integrity.read(path, "Use another --workdir."))
-    return description.compare(told(stored), told(content))
+    return description.compare(deciding(stored), deciding(content))
 
   description.claim(path, content, differences)
 
@@ -133,38 +132,41 @@ def create_state(
 ) -> State:
   """The state before the first step, from the config's seed."""
   start = filters.initial(config.name, config.deepest, config.seed)
-  moments = _moments(config)(start, jnp.int32(config.steps))
-  levels = range(JUDGED, config.deepest + 1)
+  moments = _make_moments(config)(start, jnp.int32(config.steps))
+  levels = range(COMPARED, config.deepest + 1)
   widths = encoder.level_widths(config.name)
   rows = {level: jnp.zeros((1, widths[level])) for level in levels}
   maps = contrast.Maps().init(jax.random.key(config.seed), rows)["params"]
   gains = filters.gains(config.name, config.deepest)
-  params = {"encoder": normalised.begun(start, moments, gains), "maps": maps}
+  params = {"encoder": normalised.with_gains(start, moments, gains), "maps": maps}
   return State(jnp.int32(0), params, optimizer.init(params))
 
 
-def _drawn(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> scenes.Scene:
+def _draw(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> scenes.Scene:
   """The scenes of a step."""
   key = jax.random.fold_in(jax.random.key(config.seed + 1), step)
   return scenes.draw(key, config.kits, config.photographs, config.image_size)
 
 
-def _moments(config: ml_collections.ConfigDict):
+def _make_moments(config: ml_collections.ConfigDict):
   """The jitted function params, step -> normalised.Moments of that step's scenes."""
 
   @jax.jit
   def moments(params, step):
-    images = encoder.normalise(_drawn(config, step).image)
+    images = encoder.normalise(_draw(config, step).image)
     return normalised.apply(_model(config), params, images)[1]
 
   return moments
 
 
-def finished(config: ml_collections.ConfigDict, params: dict) -> dict:
+def finished_encoder(config: ml_collections.ConfigDict, params: dict) -> dict:
   """The encoder's own parameters, by the mean moments of scenes that come next."""
-  of, steps = _moments(config), range(config.steps, config.steps + SETTLING)
-  found = [of(params, jnp.int32(step)) for step in steps]
-  mean = jax.tree.map(lambda *each: jnp.mean(jnp.stack(each), axis=0), *found)
+  moments_of, steps = (
+    _make_moments(config),
+    range(config.steps, config.steps + SETTLING),
+  )
+  moments = [moments_of(params, jnp.int32(step)) for step in steps]
+  mean = jax.tree.map(lambda *leaves: jnp.mean(jnp.stack(leaves), axis=0), *moments)
   folded = normalised.fold(params, mean)
   return normalised.scaled(folded, config.deepest, DEEPEST)
 
@@ -175,30 +177,35 @@ def make_step(
   """The pure function state -> (state, loss terms); it draws its own scenes."""
 
   def update(state: State):
-    truth, shown = _drawn(config, state.step), state.params["encoder"]
+    scene = _draw(config, state.step)
 
     def objective(params):
-      images = encoder.normalise(truth.image)
+      images = encoder.normalise(scene.image)
       levels, _ = normalised.apply(_model(config), params["encoder"], images)
-      judged = {level: levels[level] for level in range(JUDGED, config.deepest + 1)}
-      means, visible = contrast.means(judged, truth.item, scenes.ITEMS)
-      rows = contrast.Maps().apply({"params": params["maps"]}, means)
-      kind = truth.kind.reshape(-1)
+      compared = {level: levels[level] for level in range(COMPARED, config.deepest + 1)}
+      means, visible = contrast.means(compared, scene.item, scenes.ITEMS)
+      mapped = contrast.Maps().apply({"params": params["maps"]}, means)
+      kind = scene.kind.reshape(-1)
       terms = {
-        f"contrast/f{level}": contrast.loss(each, kind, visible)
-        for level, each in rows.items()
+        f"contrast/f{level}": contrast.loss(rows, kind, visible)
+        for level, rows in mapped.items()
       }
       changed = config.photographs // scenes.CHANGED
-      for level, each in judged.items():
-        lost = novelty.loss(each, truth.new, config.kits, changed)
-        terms[f"novelty/f{level}"] = lost
+      for level, feats in compared.items():
+        terms[f"novelty/f{level}"] = novelty.loss(
+          feats, scene.new, config.kits, changed
+        )
       return sum(terms.values()), terms
 
+    def learned(change):
+      encoder_change = normalised.learned_change(
+        state.params["encoder"], change["encoder"]
+      )
+      return change | {"encoder": encoder_change}
+
     (loss, terms), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-    grads = grads | {"encoder": normalised.trained(shown, grads["encoder"])}
-    change, opt = optimizer.update(grads, state.opt, state.params)
-    change = change | {"encoder": normalised.trained(shown, change["encoder"])}
-    params = optax.apply_updates(state.params, change)
+    updates, opt = optimizer.update(learned(grads), state.opt, state.params)
+    params = optax.apply_updates(state.params, learned(updates))
     return State(state.step + 1, params, opt), {"loss": loss, **terms}
 
   return update
@@ -225,9 +232,9 @@ def train(
       stop = watch.asked
       saved = step % config.checkpoint_every == 0 or step == steps or stop
       if step % config.log_every == 0 or saved:
-        found = finite(step, terms)
+        values = finite(step, terms)
       if step % config.log_every == 0 or step == steps:
-        log.write(step, found)
+        log.write(step, values)
       if saved:
         keeper.save(step, _items(state))
       if stop:
@@ -265,5 +272,7 @@ def export(path: pathlib.Path, params: dict) -> None:
         tensors[f"{norm}.{part}"] = np.full(leaf.shape[-1], value)
     else:
       tensors[f"{norm}.bias"] = leaf
-  half = {name: np.array(each, np.float16, order="C") for name, each in tensors.items()}
+  half = {
+    name: np.array(tensor, np.float16, order="C") for name, tensor in tensors.items()
+  }
   integrity.write(path, safetensors.numpy.save(half))

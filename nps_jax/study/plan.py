@@ -1,7 +1,7 @@
 """What a sweep is asked to run: its flags, checked before anything is written."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import pathlib
 from typing import Any, NamedTuple
 
@@ -69,12 +69,12 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-  parts = [each.strip() for each in text.split(",")]
-  if not all(each.isascii() and each.isdigit() for each in parts):
+  numbers = [number.strip() for number in text.split(",")]
+  if not all(number.isascii() and number.isdigit() for number in numbers):
     raise argparse.ArgumentTypeError(
       f"{text!r}: expected whole numbers from 0 on, commas between, such as 0,1,2"
     )
-  seeds = tuple(int(each) for each in parts)
+  seeds = tuple(int(number) for number in numbers)
   if len(set(seeds)) < len(seeds):
     raise argparse.ArgumentTypeError(f"{text!r} has a seed twice")
   return seeds
@@ -114,46 +114,87 @@ def make(arguments: Sequence[str]) -> Sweep:
   Raises:
     ValueError, OSError: flags, config, variants or data are wrong or missing.
   """
-  flags, rest = parse(arguments)
-  file, config, given = load(rest)
+  flags, setting_flags = parse(arguments)
+  file, config, overrides = load(setting_flags)
   out = flags.out.expanduser().absolute()
   if out.exists() and not out.is_dir():
     raise ValueError(f"--out={flags.out} is a file; expected a folder, new or not.")
-  known = variants.DEFAULT
+  fields = variants.DEFAULT
   if flags.variants is not None:
-    known = variants.read(pathlib.Path(console.find(flags.variants, "variants")))
+    fields = variants.read(pathlib.Path(console.find(flags.variants, "variants")))
   rivals = variants.RIVALS if flags.rivals else ()
-  known = known | {name: {} for name in rivals}
-  every = tuple(known)
-  asked = every if flags.only is None else variants.choose(every, flags.only)
-  configs = {name: variants.changed(config, name, known[name]) for name in known}
+  fields = fields | {name: {} for name in rivals}
+  names = tuple(fields)
+  asked = names if flags.only is None else variants.choose(names, flags.only)
+  configs = {name: variants.changed(config, name, fields[name]) for name in names}
   owner = {
-    name: next(other for other in known if configs[other] == configs[name])
-    for name in known
+    name: next(first for first in names if configs[first] == configs[name])
+    for name in names
   } | {name: name for name in rivals}
-  drawn = config.data.synthetic and not config.data.root
-  categories = _categories(config, flags.categories)
-  runs = []
-  for name in dict.fromkeys(owner.values()):
-    changed = settings.leaves(configs[name])
-    fields = given | {field: changed[field] for field in known[name]}
-    for group in [categories] if flags.unified else [(each,) for each in categories]:
-      middle = UNIFIED if flags.unified else group[0]
-      for seed in flags.seeds:
-        own = {"data.category": ",".join(group), "seed": seed}
-        if drawn:
-          own["data.root"] = str(out / variants.DATA / f"seed{seed}")
-        place = f"{name}/{middle}/seed{seed}"
-        wanted = settings.assigned(configs[name], own)
-        command = _command(name, file, fields | own)
-        runs.append(Run(place, name, group, seed, out / place, wanted, command))
-  return Sweep(
-    *(out, ("python", "-m", "nps_jax.sweep", *arguments), config, drawn, categories),
-    *(flags.seeds, known, owner, asked, tuple(runs)),
+  sweep = Sweep(
+    out=out,
+    command=("python", "-m", "nps_jax.sweep", *arguments),
+    config=config,
+    drawn=config.data.synthetic and not config.data.root,
+    categories=_categories(config, flags.categories),
+    seeds=flags.seeds,
+    variants=fields,
+    owner=owner,
+    asked=asked,
+    runs=(),
   )
+  runs = []
+  for variant in dict.fromkeys(owner.values()):
+    for group, categories in _groups(sweep.categories, flags.unified).items():
+      runs += _runs(
+        sweep, variant, group, categories, configs[variant], file, overrides
+      )
+  return sweep._replace(runs=tuple(runs))
 
 
-def trained_alike(one: Run, other: Run) -> bool:
+def _groups(categories: tuple[str, ...], unified: bool) -> dict[str, tuple[str, ...]]:
+  """The categories of one training, by the name of their folder."""
+  if unified:
+    return {UNIFIED: categories}
+  return {category: (category,) for category in categories}
+
+
+def _runs(
+  sweep: Sweep,
+  variant: str,
+  group: str,
+  categories: tuple[str, ...],
+  config: ml_collections.ConfigDict,
+  file: str,
+  overrides: Mapping[str, Any],
+) -> Iterator[Run]:
+  """A variant's runs on some categories, one for each seed.
+
+  Args:
+    group: the name of the categories' folder.
+    config: the variant's settings.
+    file: the config's file.
+    overrides: what the sweep's flags set in it.
+  """
+  values = settings.leaves(config)
+  varied = {field: values[field] for field in sweep.variants[variant]}
+  for seed in sweep.seeds:
+    own = {"data.category": ",".join(categories), "seed": seed}
+    if sweep.drawn:
+      own["data.root"] = str(sweep.out / variants.DATA / f"seed{seed}")
+    name = f"{variant}/{group}/seed{seed}"
+    yield Run(
+      name=name,
+      variant=variant,
+      categories=categories,
+      seed=seed,
+      folder=sweep.out / name,
+      config=settings.assigned(config, own),
+      command=_command(variant, file, {**overrides, **varied, **own}),
+    )
+
+
+def trained_alike(first: Run, second: Run) -> bool:
   """Whether both are trainings, and differ only in what is read after them."""
   trained = [
     {
@@ -161,7 +202,7 @@ def trained_alike(one: Run, other: Run) -> bool:
       for field, value in settings.leaves(run.config).items()
       if not settings.is_scored(field)
     }
-    for run in (one, other)
+    for run in (first, second)
     if run.variant not in variants.RIVALS
   ]
   return len(trained) == 2 and trained[0] == trained[1]
@@ -173,7 +214,7 @@ def _command(variant: str, file: str, fields: Mapping[str, Any]) -> tuple[str, .
   if variant in variants.RIVALS:
     words = ["nps_jax.study.rivals", f"--rival={variant}"]
   # One flag a field: of tuples, a second one would add to the first.
-  texts = [variants.flag(*each) for each in fields.items()]
+  texts = [variants.flag(field, value) for field, value in fields.items()]
   return (*words, f"--config={file}", *texts)
 
 
@@ -186,10 +227,10 @@ def _categories(config: ml_collections.ConfigDict, text: str) -> tuple[str, ...]
       "config.data.root is empty. Give --config.data.root=ROOT, the folder that holds "
       "the categories."
     )
-  known = synthetic.CATEGORIES
+  drawn = synthetic.CATEGORIES
   if text == "all":
-    return known
-  names = dict.fromkeys(each.strip() for each in text.split(",") if each.strip())
-  if not names or not set(names) <= set(known):
-    raise ValueError(f"--categories is {text!r}; products drawn: {', '.join(known)}.")
+    return drawn
+  names = dict.fromkeys(name.strip() for name in text.split(",") if name.strip())
+  if not names or not set(names) <= set(drawn):
+    raise ValueError(f"--categories is {text!r}; products drawn: {', '.join(drawn)}.")
   return tuple(names)

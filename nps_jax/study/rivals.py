@@ -1,6 +1,6 @@
 """Two simple detectors on the same frozen features: company for the method's figures.
 
-Neither is part of the method. "patch-memory" (after PatchCore, Roth et al. 2022) knows
+Neither is part of the method. "patch-memory" (after PatchCore, Roth et al. 2022) scores
 what is locally new, "pooled-gaussian" (as in PUAD, 2024) how much there is of what.
 Both get all normal images that the method gets, those of validation too, as they have
 nothing to calibrate on them, and both read the encoder's levels from COARSE on.
@@ -53,24 +53,23 @@ def measure(name: str, model: detector.Detector, frozen, data: records.Dataset) 
     frozen: the encoder's parameters.
   """
   normal = features(model, frozen, (*data.train, *data.validation))
-  test = features(model, frozen, data.test)
+  queries = features(model, frozen, data.test)
   if name == "patch-memory":
     grid = (model.config.image_size // scoring.STRIDE,) * 2
-    maps = memory_maps(normal, test, grid, model.config)
+    maps = memory_maps(normal, queries, grid, model.config)
     scores = maps.max(axis=(1, 2))
   else:
-    scores = gaussian_scores(normal, test)
+    scores = gaussian_scores(normal, queries)
     maps = np.zeros((len(scores), 1, 1), np.float32)
   scored = (
-    (record, inference.at_size(each, decoding.original_size(record)), float(score))
-    for record, each, score in zip(data.test, maps, scores, strict=True)
+    (record, inference.at_size(values, decoding.original_size(record)), float(score))
+    for record, values, score in zip(data.test, maps, scores, strict=True)
   )
-  found = category.measure(data, scored)
+  results = category.measure(data, scored)
   if name != "patch-memory":
-    pixels = ("au_spro", "au_pro", "pixel_auroc", "pixel_ap")
-    found |= dict.fromkeys(pixels)
-    found["region_by_kind"] = dict.fromkeys(found["region_by_kind"])
-  return found
+    results |= dict.fromkeys(("au_spro", "au_pro", "pixel_auroc", "pixel_ap"))
+    results["region_by_kind"] = dict.fromkeys(results["region_by_kind"])
+  return results
 
 
 def features(
@@ -86,44 +85,46 @@ def features(
     size=config.image_size,
     threads=config.data.threads,
   ):
-    found, count = forward(frozen, batch.image), int(batch.valid.sum())
+    levels, count = forward(frozen, batch.image), int(batch.valid.sum())
     coarse = [level for level in model.levels if level >= scoring.COARSE]
-    parts.append({level: np.asarray(found[level])[:count] for level in coarse})
+    parts.append({level: np.asarray(levels[level])[:count] for level in coarse})
   return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
-def gaussian_scores(normal: Levels, test: Levels) -> Float[np.ndarray, " n"]:
-  """The distance of each test image's pooled mean and spread from normal images'."""
-  rows, others = (
-    np.concatenate(
-      [moment(feats, axis=(1, 2)) for feats in each.values() for moment in MOMENTS], 1
-    )
-    for each in (normal, test)
-  )
-  return gaussian.distance(gaussian.fit(rows), others)
+def gaussian_scores(normal: Levels, queries: Levels) -> Float[np.ndarray, " n"]:
+  """The distance of each query image's pooled mean and spread from normal images'."""
+  return gaussian.distance(gaussian.fit(_moments(normal)), _moments(queries))
+
+
+def _moments(levels: Levels) -> Float[np.ndarray, "n s"]:
+  """Each image's mean and spread over positions, channel by channel, of all levels."""
+  moments = [
+    moment(feats, axis=(1, 2)) for feats in levels.values() for moment in MOMENTS
+  ]
+  return np.concatenate(moments, axis=1)
 
 
 def memory_maps(
-  normal: Levels, test: Levels, grid: tuple[int, int], config
+  normal: Levels, queries: Levels, grid: tuple[int, int], config
 ) -> Float[np.ndarray, "n y x"]:
   """The distance to the nearest patch of the memory, on the grid, smoothed."""
   rows = _patches(normal)
   rows = rows.reshape(-1, rows.shape[-1])
   kept = memory.coreset(rows, round(SHARE * len(rows)), config.seed)
-  held, nearest = jnp.asarray(rows[kept]), jax.jit(memory.distance)
-  gaps = [np.asarray(nearest(each[None], held)) for each in _patches(test)]
+  bank, distance = jnp.asarray(rows[kept]), jax.jit(memory.distance)
+  gaps = [np.asarray(distance(image[None], bank)) for image in _patches(queries)]
   maps = scoring.on_grid(jnp.asarray(np.concatenate(gaps)), grid)
   return scoring.smooth(np.asarray(maps), config.scoring.smoothing)
 
 
 def _patches(levels: Levels) -> Float[np.ndarray, "n h w d"]:
-  """All images' patches, found one image at a time."""
-  joined, count = jax.jit(memory.patches), len(next(iter(levels.values())))
-  rows = [
-    joined({level: feats[at : at + 1] for level, feats in levels.items()})
-    for at in range(count)
+  """All images' patches, computed one image at a time."""
+  patches, count = jax.jit(memory.patches), len(next(iter(levels.values())))
+  images = [
+    patches({level: feats[row : row + 1] for level, feats in levels.items()})
+    for row in range(count)
   ]
-  return np.concatenate([np.asarray(each) for each in rows])
+  return np.concatenate([np.asarray(image) for image in images])
 
 
 def run(name: str, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
@@ -135,19 +136,25 @@ def run(name: str, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> 
   """
   settings.validate(config)
   datasets = sources.open_all(config.data, config.seed)
-  names = tuple(each.category for each in datasets)
+  names = tuple(data.category for data in datasets)
   checking.check(datasets)
   loaded = weights.load(
     config.encoder.weights, config.encoder.name, config.encoder.deepest
   )
   config = ml_collections.FrozenConfigDict(config)
-  sums = checking.fingerprint(datasets)
-  about = (config, names, loaded.deepest, loaded.identity, sums)
-  description.write(workdir, description.Description(*about))
+  about = description.Description(
+    config=config,
+    categories=names,
+    deepest=loaded.deepest,
+    encoder=loaded.identity,
+    images=checking.fingerprint(datasets),
+  )
+  description.write(workdir, about)
   model = detector.Detector(config, names, loaded.deepest, None)
   results = [measure(name, model, loaded.params, data) for data in datasets]
   extra = {"steps": 0, "seconds": None, "config_hash": settings.fingerprint(config)}
-  table.publish([each | extra for each in results], workdir / files.RESULTS)
+  results = [result | extra for result in results]
+  table.publish(results, workdir / files.RESULTS)
 
 
 def main(argv: Sequence[str]) -> None:

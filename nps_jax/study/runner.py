@@ -31,7 +31,7 @@ PLACES = ("data.root", "encoder.weights")  # fields that are the same if their p
 Results = Mapping[str, Mapping]  # by category
 
 
-def finished(run: plan.Run) -> Results | None:
+def stored_results(run: plan.Run) -> Results | None:
   """The run's results; None if it has not ended.
 
   Raises:
@@ -46,12 +46,12 @@ def finished(run: plan.Run) -> Results | None:
       )
     return None
   try:
-    found = description.read(run.folder).config
+    config = description.read(run.folder).config
     rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     results = {row["category"]: row for row in rows or ()}
   except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
     raise ValueError(f"{run.folder} cannot be read: {error!r}") from error
-  differing = _differences(settings.leaves(found), settings.leaves(run.config))
+  differing = _differences(settings.leaves(config), settings.leaves(run.config))
   if differing:
     raise ValueError(
       "\n  ".join([f"{run.folder} holds a run with other settings:", *differing])
@@ -85,9 +85,10 @@ def _differences(stored: Mapping, wanted: Mapping) -> list[str]:
 def command(run: plan.Run, done: Sequence[plan.Run]) -> list[str]:
   """What trains or measures it; not again what one that is done has trained."""
   words = [sys.executable, "-m", *run.command, f"--workdir={run.folder}"]
-  for each in done:
-    if plan.trained_alike(each, run) and (each.folder / inference.CALIBRATION).exists():
-      return [*words, f"--trained={each.folder}"]
+  for earlier in done:
+    calibrated = (earlier.folder / inference.CALIBRATION).exists()
+    if calibrated and plan.trained_alike(earlier, run):
+      return [*words, f"--trained={earlier.folder}"]
   return words
 
 
@@ -112,7 +113,7 @@ def train(sweep: plan.Sweep, run: plan.Run, done: Sequence[plan.Run]) -> Results
     cause = f"exit status {status}" if status > 0 else signal.Signals(-status).name
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
     raise ValueError("\n    ".join([f"ended with {cause}; {log} ends:", *lines]))
-  results = finished(run)
+  results = stored_results(run)
   if results is None:
     raise ValueError(f"ended without {run.folder / files.RESULTS}; see {log}.")
   return results
@@ -149,11 +150,11 @@ def execute(words: Sequence[str], log: pathlib.Path, compiled: pathlib.Path) -> 
   An interruption is passed on to it, and its end awaited; a second one kills it. It has
   a process group of its own, so that the Ctrl-C of a terminal reaches it only once.
   """
-  own = {"PYTHONUNBUFFERED": "1"}  # else an error precedes its cause
+  unbuffered = {"PYTHONUNBUFFERED": "1"}  # else an error precedes its cause
   with log.open("ab") as file:
     child = subprocess.Popen(
       words,
-      env={"JAX_COMPILATION_CACHE_DIR": str(compiled)} | os.environ | own,
+      env={"JAX_COMPILATION_CACHE_DIR": str(compiled)} | os.environ | unbuffered,
       stdin=subprocess.DEVNULL,
       stdout=file,
       stderr=subprocess.STDOUT,
@@ -179,15 +180,15 @@ def interruptible() -> Iterator[None]:
   def interrupt(*_):
     raise KeyboardInterrupt
 
-  chosen = [signal.SIGINT, signal.SIGTERM]
+  numbers = [signal.SIGINT, signal.SIGTERM]
   if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-    chosen.append(signal.SIGHUP)
-  before = {each: signal.signal(each, interrupt) for each in chosen}
+    numbers.append(signal.SIGHUP)
+  handlers = {number: signal.signal(number, interrupt) for number in numbers}
   try:
     yield
   finally:
-    for each, handler in before.items():
-      signal.signal(each, handler)
+    for number, handler in handlers.items():
+      signal.signal(number, handler)
 
 
 def run_all(sweep: plan.Sweep) -> dict[str, str]:
@@ -196,25 +197,25 @@ def run_all(sweep: plan.Sweep) -> dict[str, str]:
   Raises:
     KeyboardInterrupt: it was stopped.
   """
-  asked = {sweep.owner[name] for name in sweep.asked}
+  owners = {sweep.owner[name] for name in sweep.asked}
   results, failures, waiting = {}, {}, []
   for run in sweep.runs:
     try:
-      held = finished(run)
+      stored = stored_results(run)
     except (ValueError, OSError) as error:
-      if run.variant in asked:
+      if run.variant in owners:
         failures[run.name] = str(error)
       continue
-    if held is not None:
-      results[run.name] = held
-    elif run.variant in asked:
+    if stored is not None:
+      results[run.name] = stored
+    elif run.variant in owners:
       waiting.append(run)
   logging.info("%d runs are done, %d to do.", len(results), len(waiting))
   publish(sweep, results, failures)
-  for at, run in enumerate(waiting, 1):
-    logging.info("Run %d of %d: %s", at, len(waiting), run.folder)
+  for number, run in enumerate(waiting, 1):
+    logging.info("Run %d of %d: %s", number, len(waiting), run.folder)
     try:
-      done = [each for each in sweep.runs if each.name in results]
+      done = [earlier for earlier in sweep.runs if earlier.name in results]
       results[run.name] = train(sweep, run, done)
     except (ValueError, OSError) as error:
       failures[run.name] = str(error)
@@ -234,8 +235,8 @@ def publish(
     if run.variant == sweep.owner[name]
     for category, result in results.get(run.name, {}).items()
   ]
-  some = {each.variant for each in entries}.union(sweep.asked)
-  shown = [name for name in sweep.variants if name in some]
+  measured = {entry.variant for entry in entries}
+  shown = [name for name in sweep.variants if name in measured.union(sweep.asked)]
   lines = table.summarise(entries, shown, sweep.categories, sweep.seeds)
   runs = [
     {
@@ -267,25 +268,26 @@ def publish(
 
 
 def _notes(content: Mapping) -> list[str]:
-  """What a reader of the table must know besides."""
+  """What a reader of the table must know besides: shared runs, failures, versions."""
   notes = [
     f"{name} has the same settings as {owner}, and shares its runs."
     for name, owner in content["runs_of"].items()
     if owner != name
   ]
   notes += [f"Failed: {run['name']}." for run in content["runs"] if run["failure"]]
-  made = {
+  packages = {
     json.dumps(run["started"] and run["started"]["package"])
     for run in content["runs"]
     if run["results"]
   }
-  if len(made) > 1:
-    states = ", ".join(sorted(made)).replace("null", "unknown")
+  if len(packages) > 1:
+    states = ", ".join(sorted(packages)).replace("null", "unknown")
     notes.append(f"These runs were made by different states of the package: {states}.")
   return notes
 
 
 def _started(run: plan.Run) -> dict | None:
+  """How the run was started, as far as it says so."""
   path = run.folder / STARTED
   return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 

@@ -46,30 +46,38 @@ def summarise(
   """
   lines = []
   for variant in variants:
-    held = {
-      (each.category, each.seed): each.result
-      for each in entries
-      if each.variant == variant
+    results = {
+      (entry.category, entry.seed): entry.result
+      for entry in entries
+      if entry.variant == variant
     }
     if len(categories) > 1:
-      lines.append(_line(held, variant, MEAN, categories, seeds))
-    lines += [_line(held, variant, name, [name], seeds) for name in categories]
+      lines.append(_line(results, variant, MEAN, categories, seeds))
+    lines += [_line(results, variant, name, [name], seeds) for name in categories]
   return lines
 
 
 def _line(
-  held: Mapping[tuple[str, int], Mapping],
+  results: Mapping[tuple[str, int], Mapping],
   variant: str,
-  category: str,
-  parts: Sequence[str],
+  title: str,
+  categories: Sequence[str],
   seeds: Sequence[int],
 ) -> dict:
-  """The line of one category, or of the mean over several parts."""
-  there = [seed for seed in seeds if all((part, seed) in held for part in parts)]
+  """The line of one category, or of the mean over several.
+
+  Args:
+    results: by category and seed.
+    title: stands in the line for the category.
+  """
+  measured = [
+    seed for seed in seeds if all((name, seed) in results for name in categories)
+  ]
   metrics = {}
   for _, path in COLUMNS:
     values = [
-      _mean([table.look_up(held[part, seed], path) for part in parts]) for seed in there
+      _mean([table.look_up(results[name, seed], path) for name in categories])
+      for seed in measured
     ]
     mean = _mean(values)
     metrics[".".join(path)] = (
@@ -83,8 +91,8 @@ def _line(
     )
   return {
     "variant": variant,
-    "category": category,
-    "seeds": there,
+    "category": title,
+    "seeds": measured,
     "seeds_asked": list(seeds),
     "metrics": metrics,
   }
@@ -127,7 +135,7 @@ def to_csv(lines: Sequence[Mapping]) -> str:
   writer.writerow(["variant", "category", "seeds", "seeds_asked", *titles])
   for line in lines:
     figures = [line["metrics"][name] or {"mean": None, "sd": None} for name in names]
-    values = [each[part] for each in figures for part in ("mean", "sd")]
+    values = [figure[part] for figure in figures for part in ("mean", "sd")]
     counts = [len(line["seeds"]), len(line["seeds_asked"])]
     writer.writerow([line["variant"], line["category"], *counts, *values])
   return text.getvalue()

@@ -51,38 +51,38 @@ def read(path: pathlib.Path) -> dict[str, Fields]:
   module = read_module(path)
   if not hasattr(module, "get_variants"):
     raise ValueError(f"{path} has no get_variants(); see configs/ablation.py.")
-  found = module.get_variants()
-  if not isinstance(found, dict) or not all(
-    isinstance(fields, dict) for fields in found.values()
+  fields_of = module.get_variants()
+  if not isinstance(fields_of, dict) or not all(
+    isinstance(fields, dict) for fields in fields_of.values()
   ):
     raise ValueError(
       f"get_variants() of {path} must return a dict of names, each with a dict of "
       'fields, such as {"small": {"codebook.size": 64}}.'
     )
-  if not found:
+  if not fields_of:
     raise ValueError(f"get_variants() of {path} returns no variant.")
-  for name in found:
+  for name in fields_of:
     usable = isinstance(name, str) and NAME.fullmatch(name)
     if not usable or name in (DATA, *RIVALS):
       raise ValueError(
         f"{path} names a variant {name!r}; a name is a folder's: letters, digits and "
         f"+ _ . - and none of {', '.join((DATA, *RIVALS))}."
       )
-  return found
+  return fields_of
 
 
-def choose(known: Sequence[str], text: str) -> tuple[str, ...]:
-  """The known names that the text lists with commas between, in the known order.
+def choose(variants: Sequence[str], text: str) -> tuple[str, ...]:
+  """Those variants whose names the text lists with commas between, in their own order.
 
   Raises:
-    ValueError: a name is not known, or there is none.
+    ValueError: a name is no variant's, or there is none.
   """
-  named = [each.strip() for each in text.split(",") if each.strip()]
-  unknown = [name for name in named if name not in known]
-  if unknown or not named:
-    hint = listing.near(unknown, known)
-    raise ValueError(f"--only is {text!r}; there are {', '.join(known)}.{hint}")
-  return tuple(name for name in known if name in named)
+  chosen = [name.strip() for name in text.split(",") if name.strip()]
+  unknown = [name for name in chosen if name not in variants]
+  if unknown or not chosen:
+    hint = listing.near(unknown, variants)
+    raise ValueError(f"--only is {text!r}; there are {', '.join(variants)}.{hint}")
+  return tuple(name for name in variants if name in chosen)
 
 
 def changed(
@@ -94,16 +94,16 @@ def changed(
     ValueError: a field does not exist, may not vary, or has a value of another type or
       out of its range; names the variant.
   """
-  known = settings.leaves(config)
+  current = settings.leaves(config)
   checked = {
-    field: _checked(known, name, field, value) for field, value in fields.items()
+    field: _checked(current, name, field, value) for field, value in fields.items()
   }
-  found = settings.assigned(config, checked)
+  varied = settings.assigned(config, checked)
   try:
-    settings.validate(found)
+    settings.validate(varied)
   except ValueError as error:
     raise ValueError(f"Variant {name!r}: {error}") from error
-  return found
+  return varied
 
 
 def flag(field: str, value: Any) -> str:
@@ -111,24 +111,29 @@ def flag(field: str, value: Any) -> str:
   return f"--config.{field}={value if isinstance(value, str) else repr(value)}"
 
 
-def _checked(known: Fields, name: str, field: str, value: Any) -> Any:
-  """The value as the config holds it, if the field may be set to it."""
+def _checked(current: Fields, name: str, field: str, value: Any) -> Any:
+  """The value as the config holds it, if the field may be set to it.
+
+  Args:
+    current: the config's fields with their values.
+    name: the variant's.
+  """
   if field in FIXED:
     raise ValueError(
       f"Variant {name!r} sets {field}; that is one for all variants of a sweep: "
       "--seeds, --categories and --config.data.root choose it."
     )
-  if field not in known:
-    hint = listing.near([field], tuple(known))
+  if field not in current:
+    hint = listing.near([field], tuple(current))
     raise ValueError(
       f"Variant {name!r} sets {field!r}, which is no field of the config.{hint}"
     )
-  held = known[field]
-  if isinstance(held, float) and type(value) is int:
+  default = current[field]
+  if isinstance(default, float) and type(value) is int:
     return float(value)
-  if type(value) is not type(held):
+  if type(value) is not type(default):
     raise ValueError(
-      f"Variant {name!r} sets {field} to {value!r}; expected a value like {held!r}, "
-      f"of type {type(held).__name__}."
+      f"Variant {name!r} sets {field} to {value!r}; expected a value like {default!r}, "
+      f"of type {type(default).__name__}."
     )
   return value
