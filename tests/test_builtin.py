@@ -63,5 +63,6 @@ def found_again(source):
   return np.mean(kind[likeness.argmax(1)] == kind)
 
 
+@pytest.mark.slow
 def test_it_finds_an_object_again_however_it_lies():
   assert found_again("builtin") > found_again("random") + 0.2

@@ -89,6 +89,7 @@ def test_each_image_is_read_with_its_own_category_s_vector(tmp_path):
   np.testing.assert_allclose(maps((1, 0)), [second, first], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_module_learns_as_if_alone(tmp_path):
   model = built(tmp_path)
   params, codes = jax.jit(model.init)(jax.random.key(0))
@@ -155,6 +156,7 @@ def test_the_encoder_is_frozen_and_reads_up_to_the_deepest_level(tmp_path):
   assert all(not np.any(leaf) for leaf in jax.tree.leaves(slope(frozen)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("changes", "want"),
   [

@@ -33,7 +33,13 @@ def features(name: str, deepest: int, dtype: str = "float32") -> dict[int, np.nd
   return {level: np.asarray(feats) for level, feats in found.items()}
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=() if name == "resnet18" else pytest.mark.slow)
+    for name in GOLDEN
+  ],
+)
 def test_levels_agree_with_torch(name):
   found = features(name, 5)
   assert list(found) == [1, 2, 3, 4, 5]

@@ -78,6 +78,7 @@ def test_an_image_s_score_depends_on_nothing_but_the_image(run, root):
     assert score == pytest.approx(whole[record.id][1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_calibration_reads_no_test_image(run, root, tmp_path):
   """With the test images gone, it ends the same."""
   moved = tmp_path / "data"

@@ -104,6 +104,7 @@ def test_neighbours_by_hand():
   np.testing.assert_array_equal(found[1, 1:], [bank[1], bank[0], mean])
 
 
+@pytest.mark.slow
 def test_a_training_reads_each_image_s_own_context(clip, root, tmp_path):
   config = runs.config(
     root,

@@ -134,6 +134,7 @@ def test_without_context_the_category_changes_nothing():
   assert "vectors" not in held["params"] and "context" not in held["params"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("where", "fusion"),
   [("embedding", "concat"), ("levels", "concat"), ("decoder", "attention")],

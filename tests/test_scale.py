@@ -81,6 +81,7 @@ def eight(parts, tmp_path_factory):
   return workdir, trained(parts, workdir, 8)
 
 
+@pytest.mark.slow
 def test_one_two_four_and_eight_devices_have_one_loss_curve(parts, eight, tmp_path):
   curves = {n: trained(parts, tmp_path / str(n), n) for n in (1, 2, 4)}
   workdir, curves[8] = eight
@@ -98,6 +99,7 @@ def test_one_two_four_and_eight_devices_have_one_loss_curve(parts, eight, tmp_pa
   np.testing.assert_allclose(list(rest.values()), one[10:], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_each_gradient_is_exchanged_once_and_codes_read_one_gathering(parts):
   """The compiled step's text, with the features of the encoder at hand."""
   _, model, _ = parts
@@ -168,6 +170,7 @@ def hosts(root: pathlib.Path, workdir: pathlib.Path, place: pathlib.Path) -> Non
   assert codes == [0, 0], (place / "log0").read_text() + (place / "log1").read_text()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_and_read_only_their_shards(eight, root, tmp_path):
   """The first six of the steps; until then the learning rate is the same.
 

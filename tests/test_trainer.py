@@ -47,6 +47,7 @@ def test_the_loss_falls_and_is_the_sum_of_its_terms(run):
     assert last[name] == pytest.approx(sum(levels), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_end(run, root, tmp_path, monkeypatch):
   advance = telemetry.Telemetry.advance
 
@@ -78,6 +79,7 @@ def test_a_finished_run_is_not_trained_again(run, root, monkeypatch):
   assert_same(again.calibrations, run.calibrations)
 
 
+@pytest.mark.slow
 def test_another_scoring_takes_the_training_that_is_there(
   run, root, tmp_path, monkeypatch
 ):
@@ -118,6 +120,7 @@ def test_a_training_that_has_not_ended_is_not_taken(run, root, tmp_path):
   assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_run_with_steps_keeps_them(run, root, tmp_path):
   own = shutil.copytree(run.folder, tmp_path / "own")
   log = own / telemetry.FILE
@@ -161,6 +164,7 @@ def test_other_images_of_the_same_names_are_refused(run, root, tmp_path):
   assert "config." not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(
   root, tmp_path, monkeypatch
 ):
