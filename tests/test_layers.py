@@ -14,7 +14,7 @@ FLOORS = {
   6: "study trainer",
   5: "inference",
   4: "detector pretraining",
-  3: "drawn gaussian losses metrics models report scoring",
+  3: "drawn edits gaussian losses metrics models parts report scoring",
   2: "data pretrained",
   1: "runs",
   0: "config console distributed",

@@ -5,6 +5,10 @@ import dataclasses
 import io
 import pathlib
 
+from jaxtyping import UInt8
+import numpy as np
+from PIL import Image
+
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
@@ -33,6 +37,13 @@ def opened(image: Encoded) -> io.BufferedIOBase:
   if isinstance(image, pathlib.Path):
     return image.open("rb")
   return io.BytesIO(image if isinstance(image, bytes) else image.read())
+
+
+def png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+  """The pixels as a PNG file's bytes."""
+  file = io.BytesIO()
+  Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+  return file.getvalue()
 
 
 def name(image: Encoded, nameless: str) -> str:
