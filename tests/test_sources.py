@@ -40,6 +40,7 @@ def test_the_config_names_the_source(root, data_dir):
   assert str(data_dir) in str(found[0].train[0].image)
 
 
+@pytest.mark.slow
 def test_training_is_that_of_the_folder(run, data_dir, tmp_path, monkeypatch):
   """Bit for bit: losses, parameters, calibration; the test images come from it too."""
   other = trainer.fit(runs.config(data_dir, data__source="tfds"), tmp_path)

@@ -507,6 +507,7 @@ def test_runs_of_different_states_of_the_package_are_told(
   assert '"commit": "old"' in text and '"commit": "new"' in text
 
 
+@pytest.mark.slow
 def test_two_real_trainings_end_in_one_table(root, tmp_path, monkeypatch):
   """The config as it is, with another score, and the paper's form, at tests' size."""
   # One device; the second run finds the first one's compiled functions.
