@@ -33,7 +33,6 @@ def features(name: str, deepest: int, dtype: str = "float32") -> dict[int, np.nd
   return {level: np.asarray(feats) for level, feats in found.items()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
   "name",
   [
