@@ -407,6 +407,7 @@ def test_groups_that_do_not_divide_the_channels_are_refused():
     )
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one():
   """A batch sharded by row, with padding; codes start, move and are replaced."""
   model = book(12, groups=2, reseed_after=2)

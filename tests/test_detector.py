@@ -70,6 +70,7 @@ def test_the_loss_is_the_sum_of_both_modules_gaps(tmp_path):
     np.testing.assert_allclose(terms[name], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_image_is_read_with_its_own_category_s_vector(tmp_path):
   """Vectors come from files as NumPy arrays; the compiled step takes rows of them."""
   model = built(tmp_path, context__source="vectors", structural__enabled=False)
@@ -110,6 +111,7 @@ def test_each_module_learns_as_if_alone(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_local_head_does_not_pull_its_target(tmp_path):
   model = built(tmp_path, codebook__enabled=False, codebook__parts=0)
   params, codes = jax.jit(model.init)(jax.random.key(0))

@@ -47,6 +47,7 @@ def test_twenty_steps_give_the_stored_curve(trained):
     np.testing.assert_allclose(line["loss"], sum(terms.values()), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_to_the_same_file(config, trained, tmp_path):
   class Watch(interruption.Watch):
     """Asks for an end after some looks at it."""
@@ -96,6 +97,7 @@ def test_the_file_is_an_encoder_in_half_precision(config, trained):
   np.testing.assert_allclose(first, second, rtol=0.01, atol=0.01 * np.abs(second).max())
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_it(config, tmp_path):
   wild = config.copy_and_resolve_references()
   wild.learning_rate, wild.warmup = 1e30, 0

@@ -123,6 +123,7 @@ def test_what_is_not_there_leaves_no_trace():
   assert (np.asarray(found.item)[at] == scenes.OBJECTS).all()
 
 
+@pytest.mark.slow
 def test_kits_and_layouts_are_many():
   kits = jax.vmap(scenes.random_kit)(jax.random.split(jax.random.key(0), 200))
   assert 0.5 < np.mean(kits.parts.scale > scenes.GONE) < 0.7
