@@ -3,8 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from nps_jax.pretraining import contrast
+
+pytestmark = pytest.mark.slow  # with all that trains the built-in encoder
 
 
 def slow_loss(rows, kind, visible):

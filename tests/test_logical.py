@@ -195,6 +195,7 @@ def test_parts_are_shared_by_the_squared_distance_to_codes():
   np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("changes", "books", "attended"),
   [

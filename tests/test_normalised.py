@@ -9,6 +9,8 @@ from nps_jax.models import encoder
 from nps_jax.pretraining import filters
 from nps_jax.pretraining import normalised
 
+pytestmark = pytest.mark.slow  # with all that trains the built-in encoder
+
 MODEL = encoder.Encoder("resnet18", 2)
 
 

@@ -3,8 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from nps_jax.pretraining import novelty
+
+pytestmark = pytest.mark.slow  # with all that trains the built-in encoder
 
 KITS, PHOTOGRAPHS, CHANGED = 2, 5, 2
 

@@ -17,6 +17,8 @@ from nps_jax.runs import interruption
 from nps_jax.runs import telemetry
 from nps_jax.study import variants
 
+pytestmark = pytest.mark.slow  # with all that trains the built-in encoder
+
 CURVE = (10.707920, 16.468843, 9.627271, 5.230621)  # at steps 5, 10, 15, 20
 
 
@@ -47,7 +49,6 @@ def test_twenty_steps_give_the_stored_curve(trained):
     np.testing.assert_allclose(line["loss"], sum(terms.values()), rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_an_interrupted_training_goes_on_to_the_same_file(config, trained, tmp_path):
   class Watch(interruption.Watch):
     """Asks for an end after some looks at it."""
@@ -97,7 +98,6 @@ def test_the_file_is_an_encoder_in_half_precision(config, trained):
   np.testing.assert_allclose(first, second, rtol=0.01, atol=0.01 * np.abs(second).max())
 
 
-@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_it(config, tmp_path):
   wild = config.copy_and_resolve_references()
   wild.learning_rate, wild.warmup = 1e30, 0

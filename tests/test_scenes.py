@@ -9,6 +9,8 @@ from nps_jax.pretraining import forms
 from nps_jax.pretraining import scenes
 from nps_jax.pretraining import surfaces
 
+pytestmark = pytest.mark.slow  # with all that trains the built-in encoder
+
 SIDE = 64
 Y, X = (jnp.asarray(each, jnp.float32) for each in np.mgrid[:SIDE, :SIDE] / SIDE)
 WHITE, BLUE, RED = (1.0, 1.0, 1.0), (0.2, 0.4, 0.6), (0.9, 0.1, 0.2)
@@ -123,7 +125,6 @@ def test_what_is_not_there_leaves_no_trace():
   assert (np.asarray(found.item)[at] == scenes.OBJECTS).all()
 
 
-@pytest.mark.slow
 def test_kits_and_layouts_are_many():
   kits = jax.vmap(scenes.random_kit)(jax.random.split(jax.random.key(0), 200))
   assert 0.5 < np.mean(kits.parts.scale > scenes.GONE) < 0.7

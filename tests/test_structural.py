@@ -55,6 +55,7 @@ def test_every_level_reaches_every_other_through_the_bottleneck():
       assert np.abs(found[level] - moved[level]).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strides", [0, 1])
 def test_a_few_steps_of_descent_lower_the_error(strides):
   model, params = built(strides)
