@@ -57,8 +57,11 @@ class Detector:
   def _structural(self) -> structural.StructuralModule:
     settings = self.config.structural
     return structural.StructuralModule(
-      self._widths,
-      *(settings.width, settings.blocks, settings.embedding, settings.strides),
+      widths=self._widths,
+      width=settings.width,
+      blocks=settings.blocks,
+      embedding=settings.embedding,
+      strides=settings.strides,
     )
 
   def init(self, key: Key[Array, ""]) -> tuple[Tree, Tree]:
@@ -71,15 +74,15 @@ class Detector:
     }
     first, second = jax.random.split(key)
     row = jnp.zeros((1,), jnp.int32)
-    held = self._logical.init(
+    variables = self._logical.init(
       first, feats, self._contexts, row, jnp.ones((1,)), (side, side), False
     )
-    params = {"logical": held["params"]}
+    params = {"logical": variables["params"]}
     if self.config.structural.enabled:
       params["structural"] = self._structural.init(second, feats, (side, side))[
         "params"
       ]
-    return params, held.get("codes", {})
+    return params, variables.get("codes", {})
 
   def features(self, frozen: Tree, images: UInt8[Array, "b h w 3"]) -> Levels:
     """The frozen encoder's levels that the modules read."""
@@ -101,32 +104,36 @@ class Detector:
     """The summed loss; with it the codebooks' new state and every term by name."""
     side = (self.config.image_size,) * 2
     distance = self.config.loss.distance
-    found, changed = self._logical.apply(
+    reconstruction, changed = self._logical.apply(
       {"params": params["logical"], "codes": codes},
       *(feats, self._contexts, category, valid, side, True),
       mutable=["codes", "intermediates"],
       rngs={"codes": key},
     )
-    fixed = jax.lax.stop_gradient(found.rebuilt)
+    fixed = jax.lax.stop_gradient(reconstruction.rebuilt)
     gaps = {
-      "logical/reconstruction": losses.feature_gap(feats, found.rebuilt, distance),
-      "logical/local": losses.feature_gap(fixed, found.local, distance),
+      "logical/reconstruction": losses.feature_gap(
+        feats, reconstruction.rebuilt, distance
+      ),
+      "logical/local": losses.feature_gap(fixed, reconstruction.local, distance),
     }
     if self.config.structural.enabled:
       rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
       gaps["structural/reconstruction"] = losses.feature_gap(feats, rebuilt, distance)
-    rows = {name: sum(each.values()) for name, each in gaps.items()}
-    rows["logical/commitment"] = self.config.codebook.commitment * found.commitment
+    rows = {name: sum(levels.values()) for name, levels in gaps.items()}
+    rows["logical/commitment"] = (
+      self.config.codebook.commitment * reconstruction.commitment
+    )
     if self.config.codebook.learning == "gradient":
-      rows["logical/codes"] = found.pull
+      rows["logical/codes"] = reconstruction.pull
 
     def mean(row: Float[Array, " b"]) -> Float[Array, ""]:
       return jnp.sum(row * valid) / jnp.maximum(jnp.sum(valid), 1)
 
     terms = {name: mean(row) for name, row in rows.items()}
     total = sum(terms.values())
-    for name, each in gaps.items():
-      terms |= {f"{name}/f{level}": mean(gap) for level, gap in each.items()}
+    for name, levels in gaps.items():
+      terms |= {f"{name}/f{level}": mean(gap) for level, gap in levels.items()}
     use = jax.tree.leaves(changed.get("intermediates", {}))
     if use:
       terms["codebook/perplexity"] = jnp.mean(jnp.stack(use))
@@ -162,27 +169,27 @@ class Detector:
     side = (self.config.image_size,) * 2
     grid = (self.config.image_size // scoring.STRIDE,) * 2
     distance = self.config.loss.distance
-    found = self._logical.apply(
+    reconstruction = self._logical.apply(
       {"params": params["logical"], "codes": codes},
       *(feats, self._contexts, category, valid, side, False),
     )
     maps = {}
     if self.config.logical.maps != "discrepancy":
       maps[scoring.RECONSTRUCTION] = scoring.raw_map(
-        feats, found.rebuilt, distance, grid
+        feats, reconstruction.rebuilt, distance, grid
       )
     if self.config.logical.maps != "reconstruction":
       maps[scoring.DISCREPANCY] = scoring.raw_map(
-        found.rebuilt, found.local, distance, grid
+        reconstruction.rebuilt, reconstruction.local, distance, grid
       )
     if normal:
       patches = self.patches(feats)
-      for name, held in normal.items():
-        maps[name] = scoring.on_grid(memory.distance(patches[name], held), grid)
+      for name, remembered in normal.items():
+        maps[name] = scoring.on_grid(memory.distance(patches[name], remembered), grid)
     if self.config.structural.enabled:
       rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
       maps[scoring.STRUCTURAL] = scoring.raw_map(feats, rebuilt, distance, grid)
-    pooled = scoring.pooled_statistics(feats, found.rebuilt)
-    if found.parts is not None:
-      pooled["codes"] = jnp.sqrt(found.parts)  # even spread, as of counts
+    pooled = scoring.pooled_statistics(feats, reconstruction.rebuilt)
+    if reconstruction.parts is not None:
+      pooled["codes"] = jnp.sqrt(reconstruction.parts)  # even spread, as of counts
     return scoring.RawScores(maps, pooled)

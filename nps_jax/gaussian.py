@@ -57,8 +57,8 @@ def held_out(
   Row i is in fold i modulo the number of folds, which is at most that of the rows.
   """
   fold = np.arange(len(rows)) % folds
-  found = np.empty(len(rows))
-  for each in np.unique(fold):
-    normal = fit(np.concatenate([known, rows[fold != each]]))
-    found[fold == each] = distance(normal, rows[fold == each])
-  return found
+  distances = np.empty(len(rows))
+  for own in np.unique(fold):
+    normal = fit(np.concatenate([known, rows[fold != own]]))
+    distances[fold == own] = distance(normal, rows[fold == own])
+  return distances

@@ -56,8 +56,8 @@ class Run:
     def forward(frozen: Tree, variables: Tree, vectors, normal, batch: records.Batch):
       model = dataclasses.replace(self.model, vectors=vectors)
       feats = model.features(frozen, batch.image)
-      held = (variables["params"], variables["codes"])
-      return model.raw_scores(*held, feats, batch.context, batch.valid, normal)
+      params, codes = variables["params"], variables["codes"]
+      return model.raw_scores(params, codes, feats, batch.context, batch.valid, normal)
 
     return jax.jit(forward)
 
@@ -76,14 +76,14 @@ def open_run(workdir: pathlib.Path, *, calibrated: bool = True) -> Run:
   params, codes = jax.eval_shape(model.init, jax.random.key(0))
   like = {"step": jax.ShapeDtypeStruct((), jnp.int32), "params": params, "codes": codes}
   keeper = checkpoints.Checkpoints(workdir, about.config.checkpoint.keep)
-  found = keeper.restore({"variables": like})
+  restored = keeper.restore({"variables": like})
   keeper.close()
-  if found is None:
+  if restored is None:
     raise FileNotFoundError(
       f"{workdir} has no checkpoint that can be read: its training has not come that "
       "far. Start the same training command again."
     )
-  step, items = found
+  step, items = restored
   path = workdir / CALIBRATION
   if calibrated and not path.exists():
     raise FileNotFoundError(
@@ -120,8 +120,8 @@ def calibrate(
     if config.scoring.global_weight and config.scoring.pooled:
       training = collect(run, data.train, name, {}).pooled
     logging.info("Calibrating %s on %d validation images.", name, len(data.validation))
-    found = scoring.fit(config.scoring, validation, training)
-    scales[name] = found._replace(memory=normal)
+    fitted = scoring.fit(config.scoring, validation, training)
+    scales[name] = fitted._replace(memory=normal)
   if distributed.is_lead():
     scoring.save(path, scales)
   distributed.barrier("calibration")
@@ -136,17 +136,17 @@ def remember(run: Run, data: records.Dataset) -> Memories:
 
   @jax.jit
   def forward(frozen: Tree, images):
-    found = run.model.patches(run.model.features(frozen, images))
-    return jax.tree.map(lambda each: each.astype(jnp.float16), found)
+    patches = run.model.patches(run.model.features(frozen, images))
+    return jax.tree.map(lambda rows: rows.astype(jnp.float16), patches)
 
   mesh = distributed.mesh(distributed.round_up(BATCH))
   frozen, parts = distributed.put_replicated(mesh, run.frozen["encoder"]), []
   for rows in batches(run, mesh, data.train, [0] * len(data.train)):
-    valid, found = distributed.gather((rows.valid, forward(frozen, rows.image)))
-    parts.append(jax.tree.map(operator.itemgetter(valid > 0), found))
+    valid, patches = distributed.gather((rows.valid, forward(frozen, rows.image)))
+    parts.append(jax.tree.map(operator.itemgetter(valid > 0), patches))
   memories = {}
   for name in sorted(parts[0]):
-    patches = np.concatenate([each.pop(name) for each in parts])
+    patches = np.concatenate([part.pop(name) for part in parts])
     patches = patches.reshape(-1, patches.shape[-1])
     count = max(1, round(config.codebook.memory * len(patches)))
     memories[name] = patches[memory.coreset(patches, count, config.seed)]
@@ -172,8 +172,8 @@ def scores(
   for index, raw in stream(run, images, category, calibration.memory):
     maps = scoring.fused_map(config, calibration, raw)
     values = scoring.image_score(config, calibration, raw)
-    for at, each, value in zip(index, maps, values, strict=True):
-      yield images[at], each, float(value)
+    for at, own_map, value in zip(index, maps, values, strict=True):
+      yield images[at], own_map, float(value)
 
 
 def evaluate(
@@ -210,17 +210,17 @@ def evaluate(
     if not data.test:
       logging.warning("%s has no test images: not evaluated.", data.category)
       continue
-    found = measures.measure(data, tested(run, data), limits, bootstrap, seed)
+    figures = measures.measure(data, scored_images(run, data), limits, bootstrap, seed)
     about = {
       "steps": run.step,
       "seconds": lines[-1]["seconds"] if lines else None,
       "config_hash": settings.fingerprint(run.about.config),
     }
-    results.append(found | about)
+    results.append(figures | about)
   return results
 
 
-def tested(
+def scored_images(
   run: Run, data: records.Dataset
 ) -> Iterator[tuple[records.Record, Float[np.ndarray, "h w"], float]]:
   """The test records with their maps at the images' own sizes, and image scores."""
@@ -252,10 +252,10 @@ def stream(
   variables = distributed.put_replicated(mesh, run.variables)
   vectors, rows_of = contexts(run, images, category)
   vectors = distributed.put_replicated(mesh, vectors)
-  held = distributed.put_replicated(mesh, jax.tree.map(np.float32, normal))
+  memories = distributed.put_replicated(mesh, jax.tree.map(np.float32, normal))
   for rows in batches(run, mesh, images, rows_of):
     index, valid, raw = distributed.gather(
-      (rows.index, rows.valid, run.forward(frozen, variables, vectors, held, rows))
+      (rows.index, rows.valid, run.forward(frozen, variables, vectors, memories, rows))
     )
     keep = np.flatnonzero(valid)
     yield index[keep], jax.tree.map(operator.itemgetter(keep), raw)

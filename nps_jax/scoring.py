@@ -78,13 +78,13 @@ def pooled_statistics(
     losses.unit(target[level]) - losses.unit(feats) for level, feats in rebuilt.items()
   ]
   coarse = [target[level] for level in rebuilt if level >= COARSE]
-  found = {"residual": residual} | ({"features": coarse} if coarse else {})
+  pooled = {"residual": residual} | ({"features": coarse} if coarse else {})
   return {
     name: jnp.concatenate(
-      [moment(each, axis=(1, 2)) for each in maps for moment in (jnp.mean, jnp.std)],
+      [moment(level, axis=(1, 2)) for level in maps for moment in (jnp.mean, jnp.std)],
       axis=-1,
     )
-    for name, maps in found.items()
+    for name, maps in pooled.items()
   }
 
 
@@ -135,15 +135,16 @@ def fit(
     for name, rows in normal.items()
     if config.global_weight and name in config.pooled
   }
-  found = Calibration(mean, spread, quantiles, gaussians, {}, {}, {})
-  evidence = gather_evidence(config, found, validation)
+  calibration = Calibration(mean, spread, quantiles, gaussians, {}, {}, {})
+  evidence = gather_evidence(config, calibration, validation)
   evidence |= {
     name: gaussian.held_out(normal[name], rows, FOLDS)
     for name, rows in validation.pooled.items()
     if name in gaussians
   }
-  found = found._replace(evidence=_moments(evidence))
-  return found._replace(sides=_moments(gather_sides(found, evidence)))
+  calibration = calibration._replace(evidence=_moments(evidence))
+  sides = gather_sides(calibration, evidence)
+  return calibration._replace(sides=_moments(sides))
 
 
 def _moments(
@@ -179,13 +180,13 @@ def scaled_maps(
 
   The quantiles' scale is EfficientAD's: 0.1 (m - low) / (high - low).
   """
-  found = {}
+  scaled_by_source = {}
   for source, maps in raw.maps.items():
     offset = smooth(maps, config.smoothing) - calibration.mean[source]
     low, high = calibration.quantiles[source]
     scaled = offset / calibration.spread[source] - low
-    found[source] = 0.1 * scaled / max(high - low, 1e-12)
-  return found
+    scaled_by_source[source] = 0.1 * scaled / max(high - low, 1e-12)
+  return scaled_by_source
 
 
 def fused_map(
@@ -196,10 +197,10 @@ def fused_map(
   The memories, where there are any, count as a third module.
   """
   modules = {}
-  for source, each in scaled_maps(config, calibration, raw).items():
+  for source, maps in scaled_maps(config, calibration, raw).items():
     known = [name for name in (STRUCTURAL, MEMORY) if source.startswith(name)]
-    modules.setdefault("".join(known), []).append(each)
-  return np.mean([np.mean(each, axis=0) for each in modules.values()], axis=0)
+    modules.setdefault("".join(known), []).append(maps)
+  return np.mean([np.mean(maps, axis=0) for maps in modules.values()], axis=0)
 
 
 def gather_evidence(
@@ -217,10 +218,10 @@ def gather_evidence(
       maps.pop(RECONSTRUCTION, None)
   else:
     maps = {"fused": fused_map(config, calibration, raw)}
-  found = {source: peak(config, each) for source, each in maps.items()}
+  evidence = {source: peak(config, scaled) for source, scaled in maps.items()}
   for name, normal in calibration.gaussians.items():
-    found[name] = gaussian.distance(normal, raw.pooled[name])
-  return found
+    evidence[name] = gaussian.distance(normal, raw.pooled[name])
+  return evidence
 
 
 def gather_sides(
@@ -232,14 +233,14 @@ def gather_sides(
   whose sum is odd though each place is normal: too many, too few, in another ratio. It
   is the soft maximum over statistics, as each counts something else.
   """
-  found = {"local": [], "global": []}
+  standard = {"local": [], "global": []}
   for source, values in evidence.items():
     mean, spread = calibration.evidence[source]
     side = "global" if source in calibration.gaussians else "local"
-    found[side].append((values - mean) / spread)
-  sides = {"local": np.sum(np.logaddexp(0, found["local"]), axis=0)}
-  if found["global"]:
-    sides["global"] = special.logsumexp(found["global"], axis=0)
+    standard[side].append((values - mean) / spread)
+  sides = {"local": np.sum(np.logaddexp(0, standard["local"]), axis=0)}
+  if standard["global"]:
+    sides["global"] = special.logsumexp(standard["global"], axis=0)
   return sides
 
 
@@ -274,9 +275,11 @@ def peak(config, maps: Float[np.ndarray, "n y x"]) -> Float[np.ndarray, " n"]:
 def save(path: pathlib.Path, scales: Mapping[str, Calibration]) -> None:
   """Writes the categories' calibrations as one .npz of named arrays, with its sum."""
   flat = {}
-  for category, each in scales.items():
-    nested = each._asdict()
-    nested["gaussians"] = {name: g._asdict() for name, g in each.gaussians.items()}
+  for category, calibration in scales.items():
+    nested = calibration._asdict()
+    nested["gaussians"] = {
+      name: g._asdict() for name, g in calibration.gaussians.items()
+    }
     for name, leaf in traverse_util.flatten_dict(nested, sep="/").items():
       flat[f"{category}/{name}"] = leaf
   buffer = io.BytesIO()
@@ -299,8 +302,8 @@ def load(path: pathlib.Path, remedy: str) -> dict[str, Calibration]:
   for category, stored in traverse_util.unflatten_dict(flat).items():
     parts = {"gaussians": {}, "memory": {}} | stored  # empty ones leave nothing there
     parts["gaussians"] = {
-      name: gaussian.Gaussian(**{**each, "rest": float(each["rest"])})
-      for name, each in parts["gaussians"].items()
+      name: gaussian.Gaussian(**{**fields, "rest": float(fields["rest"])})
+      for name, fields in parts["gaussians"].items()
     }
     scales[category] = Calibration(**parts)
   return scales
