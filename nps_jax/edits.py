@@ -30,7 +30,6 @@ from nps_jax.runs import files
 
 SMALLEST, LARGEST = 0.0005, 0.25  # of an edit's area, as a share of the image
 VISIBLE = 12  # grey levels by which a changed place must differ, slightly blurred
-TRIES = 12  # of kinds for one edit: some do not fit the image
 SHOWN = 4  # edits of each kind on a sheet
 
 Picture, Mask = parts.Picture, parts.Mask
@@ -87,7 +86,7 @@ def _edit(
 ) -> tuple[str, Picture, Mask] | None:
   """An edit of the rarest kind that fits the scene."""
   order = sorted(rng.permutation(list(KINDS)).tolist(), key=made.get)
-  for name in order[:TRIES]:
+  for name in order:
     edited = KINDS[name](rng, scene)
     if edited is not None and SMALLEST <= edited[1].mean() <= LARGEST:
       made[name] += 1
@@ -95,7 +94,7 @@ def _edit(
   return None
 
 
-def _one(rng: np.random.Generator, masks: Sequence[Mask]) -> Mask:
+def _pick(rng: np.random.Generator, masks: Sequence[Mask]) -> Mask:
   return masks[rng.integers(len(masks))]
 
 
@@ -113,14 +112,14 @@ def erase(rng: np.random.Generator, scene: Scene) -> tuple[Picture, Mask] | None
   """A part is gone."""
   if not scene.parts:
     return None
-  return parts.erase(rng, scene.image, _one(rng, scene.parts))
+  return parts.erase(rng, scene.image, _pick(rng, scene.parts))
 
 
 def copy(rng: np.random.Generator, scene: Scene) -> tuple[Picture, Mask] | None:
   """A part is there once more, turned, on the same ground."""
   if not scene.parts:
     return None
-  part = _one(rng, scene.parts)
+  part = _pick(rng, scene.parts)
   piece = parts.turn(parts.lift(scene.image, part), rng.uniform(0, 360), 1.0)
   centre = parts.free_place(
     rng, scene.image, scene.parts, like=part, sides=piece.mask.shape
@@ -132,8 +131,8 @@ def exchange(rng: np.random.Generator, scene: Scene) -> tuple[Picture, Mask] | N
   """Another image's part lies where a part was, and looks different."""
   if not scene.parts or not scene.other_parts:
     return None
-  part = _one(rng, scene.parts)
-  piece = parts.lift(scene.other, _one(rng, scene.other_parts))
+  part = _pick(rng, scene.parts)
+  piece = parts.lift(scene.other, _pick(rng, scene.other_parts))
   emptied, _ = parts.erase(rng, scene.image, part)
   edited = parts.set_down(emptied, piece, _centre(part))
   if edited is None or _changed(scene.image, edited[0]).mean() < SMALLEST:
@@ -145,7 +144,7 @@ def recolour(rng: np.random.Generator, scene: Scene) -> tuple[Picture, Mask] | N
   """A part's colour channels change places; a grey part becomes lighter or darker."""
   if not scene.parts:
     return None
-  part = _one(rng, scene.parts)
+  part = _pick(rng, scene.parts)
   pixels = scene.image.astype(np.float64)
   orders = ((1, 2, 0), (2, 0, 1), (0, 2, 1), (2, 1, 0), (1, 0, 2))
   changed = pixels[..., orders[rng.integers(len(orders))]]
@@ -159,7 +158,7 @@ def resize(rng: np.random.Generator, scene: Scene) -> tuple[Picture, Mask] | Non
   """A part is smaller or larger."""
   if not scene.parts:
     return None
-  part = _one(rng, scene.parts)
+  part = _pick(rng, scene.parts)
   scale = rng.choice((0.6, 0.7, 1.4, 1.6))
   piece = parts.turn(parts.lift(scene.image, part), 0.0, scale)
   emptied, _ = parts.erase(rng, scene.image, part)
