@@ -12,27 +12,56 @@ nothing is measured yet.
 
 from nps_jax import config as settings
 
-ALONE = {  # the logical module's reconstruction, its map and that map's peak: no more
+LOGICAL = {  # the logical module's reconstruction, its map and that map's peak: no more
   "context.source": "none",
   "codebook.enabled": False,
   "codebook.parts": 0,
   "codebook.memory": 0.0,
-  "logical.maps": "reconstruction",
-  "structural.enabled": False,
-  "scoring.global_weight": 0.0,
+  "train.edits": 0,
+  "scoring.maps": ("reconstruction",),
+  "scoring.fusion": "equal",
+  "scoring.edits": 0,
+  "scoring.pooled": (),
 }
+BLIND = {"scoring.fusion": "equal", "scoring.edits": 0}  # nothing is learned of edits
 
 
 def get_variants():
-  context = {name: ALONE[name] for name in ALONE if name != "context.source"}
-  codes = ALONE | {"codebook.enabled": True}
+  context = {name: LOGICAL[name] for name in LOGICAL if name != "context.source"}
+  codes = LOGICAL | {"codebook.enabled": True}
   both = context | {"codebook.enabled": True}
   return {
     # The config as it is.
     "default": {},
-    # The decoder without priors, with each of them, and with both; the config's own
-    # source of the context, codes of the one-class embedding.
-    "reconstruction": ALONE,
+    # What the default adds to the memory and the pooled statistics, which need no
+    # training: with nothing learned of edits, and no map of the codes.
+    "no-decoders": {"scoring.maps": ("memory",), **BLIND},
+    "memory-alone": {"scoring.maps": ("memory",), "scoring.pooled": (), **BLIND},
+    "decoders-alone": {
+      "scoring.maps": ("reconstruction",),
+      "scoring.pooled": (),
+      **BLIND,
+    },
+    # Its parts: no decoder's map, equal weights, statistics that edits did not aim, no
+    # statistics, those of the features or the codes alone, no map of places.
+    "no-decoder-maps": {"scoring.maps": ("memory", "codes", "layout")},
+    "fusion-equal": {"scoring.fusion": "equal"},
+    "no-edits": {"scoring.fusion": "equal", "scoring.edits": 0},
+    "no-statistics": {"scoring.pooled": ()},
+    "pooled-features": {"scoring.pooled": ("features",)},
+    "pooled-codes": {"scoring.pooled": ("codes",)},
+    "no-layout": {"scoring.maps": ("memory", "codes", "reconstruction")},
+    "no-positionwise": {"scoring.positionwise": False},
+    "image-max": {"scoring.image": "max"},
+    # A decoder that learns of normal images alone; with a local head, whose map joins;
+    # with M_SAD beside it, or in its place.
+    "no-undoing": {"train.edits": 0},
+    "+local": {"logical.local_width": 32},
+    "+structural": {"structural.enabled": True},
+    "structural": {"logical.enabled": False, "structural.enabled": True},
+    # The decoder of the paper, alone: without priors, with each of them, and with both;
+    # the config's own source of the context, codes of the one-class embedding.
+    "reconstruction": LOGICAL,
     "+context": context,
     "+codebook": codes,
     "+both": both,
@@ -51,23 +80,9 @@ def get_variants():
     # The decoder attends to both priors instead of taking them beside its features.
     "+both-attention": both | {"logical.fusion": "attention"},
     # The distance that is trained, and its map; the config's own is "reconstruction".
-    "distance-cosine": ALONE | {"loss.distance": "cosine"},
-    "distance-mse": ALONE | {"loss.distance": "mse"},
-    "distance-cosine_flat": ALONE | {"loss.distance": "cosine_flat"},
-    # The whole method without the memories of patches, or the structural module. (Its
-    # decoder's priors are compared above, in the decoder alone.)
-    "no-memory": {"codebook.memory": 0.0},
-    "no-structural": {"structural.enabled": False},
-    # One of the logical module's two maps instead of both.
-    "maps-reconstruction": {"logical.maps": "reconstruction"},
-    "maps-discrepancy": {"logical.maps": "discrepancy"},
-    # One scale for the whole map instead of one for each position.
-    "no-positionwise": {"scoring.positionwise": False},
-    # The image score from the fused map's peak instead of each map's; without pooled
-    # statistics; with those of the features alone, so without the counted codes.
-    "image-max": {"scoring.image": "max"},
-    "global-0": {"scoring.global_weight": 0.0},
-    "pooled-features": {"scoring.pooled": ("features",)},
+    "distance-cosine": LOGICAL | {"loss.distance": "cosine"},
+    "distance-mse": LOGICAL | {"loss.distance": "mse"},
+    "distance-cosine_flat": LOGICAL | {"loss.distance": "cosine_flat"},
     # The published form.
     "paper": {"variant": "paper", **settings.PAPER},
   }

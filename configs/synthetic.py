@@ -19,11 +19,9 @@ def get_config():
   config.context.width = 16
   config.codebook.size = 256
   config.codebook.reseed_after = 25
-  config.codebook.parts_decay = 0.95
   config.logical.width = 64
   config.logical.blocks = 1
   config.logical.embedding = 64
-  config.logical.local_width = 32
   config.structural.width = 64
   config.structural.blocks = 1
   config.structural.embedding = 32

@@ -12,12 +12,29 @@ PAPER = {  # what the published method has in place of ours; see README
   "codebook.groups": 1,
   "codebook.parts": 0,
   "codebook.memory": 0.0,
-  "logical.maps": "reconstruction",
+  "logical.enabled": True,
+  "structural.enabled": True,
+  "train.edits": 0,
+  "scoring.maps": ("reconstruction", "structural"),
+  "scoring.fusion": "equal",
+  "scoring.edits": 0,
   "scoring.image": "max",
-  "scoring.global_weight": 0.0,
+  "scoring.pooled": (),
   "scoring.positionwise": False,
 }
-SCORED = ("codebook.memory", "logical.maps", "scoring")  # read after the training only
+MAPS = (  # sources that see places
+  "memory",  # distance to normal patches
+  "codes",  # where the counted codes are, or should be, that are too many or too few
+  "layout",  # codes that are rare where they are
+  "reconstruction",  # M_LAD's
+  "discrepancy",  # M_LAD's reconstruction against a local view of it
+  "structural",  # M_SAD's
+)
+SCORED = (
+  "codebook.memory",
+  "codebook.parts",
+  "scoring",
+)  # read after the training only
 
 
 def defaults() -> ml_collections.ConfigDict:
@@ -61,27 +78,27 @@ def defaults() -> ml_collections.ConfigDict:
   codebook.size = 512  # codes per group
   codebook.groups = 8  # channel groups, each with its own codes
   codebook.width = 64  # channels of a code, for "levels"
-  codebook.parts = 2048  # codes of f3's own scenes, whose shares are counted, where
+  codebook.parts = 512  # codes of f3's own scenes, whose shares are counted, where
   # encoder.levels have 3; 0: none
-  codebook.parts_decay = 0.99  # of their EMA statistics; lower for short trainings
-  codebook.memory = 0.1  # share of the normal patches that two memories keep, the
-  # distances to which are maps; 0: no memories
+  codebook.memory = 0.1  # share of the normal patches that a memory keeps, the distance
+  # to which is a map; 0: no memory
   codebook.decay = 0.99  # of the EMA statistics
   codebook.eps = 1e-5  # Laplace smoothing of the counts
   codebook.commitment = 0.25  # weight of the commitment loss
   codebook.reseed_after = 100  # steps without use after which a code is replaced
 
   config.logical = logical = ml_collections.ConfigDict()
+  logical.enabled = True  # whether M_LAD, the decoder with priors, is trained
   logical.width = 256  # decoder channels at f4; half as many at each finer level
   logical.blocks = 2  # residual blocks per decoder level
   logical.embedding = 256  # channels of the one-class embedding
   logical.fusion = "concat"  # of decoder and priors: "concat" or "attention"
   logical.strides = 2  # stride-2 convolutions of the one-class embedding
-  logical.local_width = 128  # of the local head at f4; half as many at each finer level
-  logical.maps = "both"  # "reconstruction", "discrepancy" or "both"
+  logical.local_width = 0  # of the local head at f4; half as many at each finer level;
+  # 0: no such head, and no map of the discrepancy
 
   config.structural = structural = ml_collections.ConfigDict()
-  structural.enabled = True  # False: the logical module alone
+  structural.enabled = False  # whether M_SAD, the decoder without priors, is trained
   structural.width = 256  # decoder channels at f4; half as many at each finer level
   structural.blocks = 2  # residual blocks per decoder level
   structural.embedding = 256  # channels of the bottleneck
@@ -97,6 +114,8 @@ def defaults() -> ml_collections.ConfigDict:
   train.weight_decay = 1e-5
   train.decay_at = 0.95  # share of the steps after which the rate falls to a tenth
   train.feature_cache = 4.0  # GiB a device may hold of the encoder's features; 0: none
+  train.edits = 200  # edited copies of a category's images that the modules learn to
+  # undo, beside the images themselves; 0: none
   train.log_every = 50  # steps between lines of metrics.jsonl
 
   config.scoring = scoring = ml_collections.ConfigDict()
@@ -104,12 +123,16 @@ def defaults() -> ml_collections.ConfigDict:
   scoring.positionwise = True  # scale each position by validation mean and spread
   scoring.low = 0.9  # quantile of validation pixels that becomes 0
   scoring.high = 0.995  # quantile of validation pixels that becomes 0.1
+  scoring.maps = (*MAPS,)  # those of these that there are
+  scoring.fusion = "learned"  # weights of the maps, on edits, or "equal"
+  scoring.edits = 200  # edited copies of normal images that the maps' weights and the
+  # statistics' measure are learned on; 0: neither is learned
   scoring.image = "sources"  # peaks of each map (not of the reconstruction's where
   # there is a discrepancy's), or of the fused map: "max", or "top1" (mean of its
   # highest 1 % of pixels)
   scoring.pooled = ("features", "codes")  # whose statistics over the whole image count
-  # in the image score: "features", "residual", "codes" (shares of codebook.parts)
-  scoring.global_weight = 3.0  # of these statistics; 0: off
+  # in the image score: "features", "residual" (M_LAD's), "codes" (shares of
+  # codebook.parts)
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.every = 1000  # steps; the last step is always saved
@@ -173,8 +196,8 @@ CHOICES = {
   "data.source": ("folder", "tfds"),
   "encoder.dtype": ("float32", "bfloat16"),
   "logical.fusion": ("concat", "attention"),
-  "logical.maps": ("reconstruction", "discrepancy", "both"),
   "loss.distance": ("cosine", "mse", "cosine_flat"),
+  "scoring.fusion": ("learned", "equal"),
   "scoring.image": ("sources", "max", "top1"),
   "variant": ("default", "paper"),
 }
@@ -192,21 +215,23 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
   "encoder.deepest": (DEEPEST, lambda v: v in range(6)),
   "data.validation_fraction": ("in (0, 1)", lambda v: 0 < v < 1),
   "codebook.decay": ("in [0, 1)", lambda v: 0 <= v < 1),
-  "codebook.parts_decay": ("in [0, 1)", lambda v: 0 <= v < 1),
   "codebook.memory": ("in [0, 1]", lambda v: 0 <= v <= 1),
   "codebook.eps": ("above 0", lambda v: v > 0),
   "train.learning_rate": ("above 0", lambda v: v > 0),
   "scoring.high": ("a quantile in (0, 1]", lambda v: 0 < v <= 1),
   "scoring.low": (LOW, lambda v: v >= 0),
+  "scoring.maps": (f"some of {MAPS}", lambda v: v and set(v) <= set(MAPS)),
   "scoring.pooled": (f"some of {COUNTED}", lambda v: set(v) <= set(COUNTED)),
 }
 RULES |= {
   name: ("0 or more", lambda v: v >= 0)
   for name in (
     "codebook.parts",
-    "scoring.global_weight",
+    "logical.local_width",
+    "scoring.edits",
     "scoring.smoothing",
     "structural.strides",
+    "train.edits",
   )
 }
 RULES |= {
@@ -222,7 +247,6 @@ RULES |= {
     "context.width",
     "data.threads",
     "logical.embedding",
-    "logical.local_width",
     "logical.strides",
     "logical.width",
     "structural.embedding",
@@ -259,22 +283,34 @@ def validate(config: ml_collections.ConfigDict) -> None:
 def _misfits(config: ml_collections.ConfigDict) -> list[str]:
   """What is wrong between fields, each of which is in its own range."""
   levels, deepest = config.encoder.levels, config.encoder.deepest
-  low, pooled, wrong = config.scoring.low, config.scoring.pooled, []
+  low, wrong = config.scoring.low, []
   if 0 < deepest < max(levels):
     wrong.append(f"config.encoder.deepest is {deepest!r}; expected {DEEPEST}.")
   if low >= config.scoring.high:
     wrong.append(f"config.scoring.low is {low!r}; expected {LOW}.")
+  counted = config.codebook.parts > 0 and 3 in levels
   there = {
+    "memory": config.codebook.memory > 0,
+    "codes": counted,
+    "layout": counted,
+    "reconstruction": config.logical.enabled,
+    "discrepancy": config.logical.enabled and config.logical.local_width > 0,
+    "structural": config.structural.enabled,
     "features": max(levels) >= 3,
-    "codes": config.codebook.parts > 0 and 3 in levels,
-    "residual": True,
+    "residual": config.logical.enabled,
   }
-  if config.scoring.global_weight and pooled and not any(map(there.get, pooled)):
-    wrong.append(
-      f"config.scoring.pooled is {pooled!r}, none of which is there: features need a "
-      "level from 3 on in config.encoder.levels, codes level 3 and "
-      "config.codebook.parts. Set config.scoring.global_weight to 0 to do without."
-    )
+  needs = (
+    "the memory needs config.codebook.memory, codes and layout level 3 in "
+    "config.encoder.levels and config.codebook.parts, reconstruction and "
+    "residual config.logical.enabled, discrepancy config.logical.local_width besides, "
+    "structural config.structural.enabled, features a level from 3 on"
+  )
+  for name in ("maps", "pooled"):
+    asked = config.scoring[name]
+    if asked and not any(map(there.get, asked)):
+      wrong.append(
+        f"config.scoring.{name} is {asked!r}, none of which is there: {needs}."
+      )
   return wrong
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from nps_jax import losses
 from nps_jax import scoring
+from nps_jax.models import counts
 from nps_jax.models import encoder as encoders
 from nps_jax.models import logical
 from nps_jax.models import memory
@@ -73,16 +74,18 @@ class Detector:
       if level <= self.deepest
     }
     first, second = jax.random.split(key)
-    row = jnp.zeros((1,), jnp.int32)
-    variables = self._logical.init(
-      first, feats, self._contexts, row, jnp.ones((1,)), (side, side), False
-    )
-    params = {"logical": variables["params"]}
+    params, codes = {}, {}
+    if self.config.logical.enabled:
+      row = jnp.zeros((1,), jnp.int32)
+      variables = self._logical.init(
+        first, feats, self._contexts, row, jnp.ones((1,)), (side, side), False
+      )
+      params["logical"], codes = variables["params"], variables.get("codes", {})
     if self.config.structural.enabled:
       params["structural"] = self._structural.init(second, feats, (side, side))[
         "params"
       ]
-    return params, variables.get("codes", {})
+    return params, codes
 
   def features(self, frozen: Tree, images: UInt8[Array, "b h w 3"]) -> Levels:
     """The frozen encoder's levels that the modules read."""
@@ -97,35 +100,44 @@ class Detector:
     params: Tree,
     codes: Tree,
     feats: Levels,
+    normal: Levels,
     category: Int[Array, " b"],
     valid: Float[Array, " b"],
     key: Key[Array, ""],
   ) -> tuple[Float[Array, ""], tuple[Tree, dict[str, Float[Array, ""]]]]:
-    """The summed loss; with it the codebooks' new state and every term by name."""
+    """The summed loss; with it the codebooks' new state and every term by name.
+
+    Args:
+      feats: what the modules see: of normal images and, where they learn to undo
+        these, of edited ones.
+      normal: what they are to rebuild: the same images' features before any edit.
+    """
     side = (self.config.image_size,) * 2
     distance = self.config.loss.distance
-    reconstruction, changed = self._logical.apply(
-      {"params": params["logical"], "codes": codes},
-      *(feats, self._contexts, category, valid, side, True),
-      mutable=["codes", "intermediates"],
-      rngs={"codes": key},
-    )
-    fixed = jax.lax.stop_gradient(reconstruction.rebuilt)
-    gaps = {
-      "logical/reconstruction": losses.feature_gap(
-        feats, reconstruction.rebuilt, distance
-      ),
-      "logical/local": losses.feature_gap(fixed, reconstruction.local, distance),
-    }
+    gaps, extra, changed = {}, {}, {}
+    if self.config.logical.enabled:
+      reconstruction, changed = self._logical.apply(
+        {"params": params["logical"], "codes": codes},
+        *(feats, self._contexts, category, valid, side, True),
+        mutable=["codes", "intermediates"],
+        rngs={"codes": key},
+      )
+      rebuilt = reconstruction.rebuilt
+      gaps["logical/reconstruction"] = losses.feature_gap(normal, rebuilt, distance)
+      if reconstruction.local:
+        fixed = jax.lax.stop_gradient(rebuilt)
+        gaps["logical/local"] = losses.feature_gap(
+          fixed, reconstruction.local, distance
+        )
+      extra["logical/commitment"] = (
+        self.config.codebook.commitment * reconstruction.commitment
+      )
+      if self.config.codebook.learning == "gradient":
+        extra["logical/codes"] = reconstruction.pull
     if self.config.structural.enabled:
       rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
-      gaps["structural/reconstruction"] = losses.feature_gap(feats, rebuilt, distance)
-    rows = {name: sum(levels.values()) for name, levels in gaps.items()}
-    rows["logical/commitment"] = (
-      self.config.codebook.commitment * reconstruction.commitment
-    )
-    if self.config.codebook.learning == "gradient":
-      rows["logical/codes"] = reconstruction.pull
+      gaps["structural/reconstruction"] = losses.feature_gap(normal, rebuilt, distance)
+    rows = {name: sum(levels.values()) for name, levels in gaps.items()} | extra
 
     def mean(row: Float[Array, " b"]) -> Float[Array, ""]:
       return jnp.sum(row * valid) / jnp.maximum(jnp.sum(valid), 1)
@@ -139,18 +151,10 @@ class Detector:
       terms["codebook/perplexity"] = jnp.mean(jnp.stack(use))
     return total, (changed.get("codes", {}), terms)
 
-  def patches(self, feats: Levels) -> dict[str, Float[Array, "b h w d"]]:
-    """What the memories hold, by the names of their maps: the coarse levels' patches.
-
-    At the features' own lengths, as in PatchCore, and with each feature at length 1
-    (ours), where light and contrast matter less.
-    """
+  def patches(self, feats: Levels) -> Float[Array, "b h w d"]:
+    """What the memory holds: patches of the coarse levels, as in PatchCore."""
     coarse = [level for level in self.levels if level >= scoring.COARSE]
-    chosen = {level: feats[level] for level in coarse or self.levels[-1:]}
-    return {
-      scoring.MEMORY: memory.patches(chosen),
-      f"{scoring.MEMORY}_unit": memory.patches(jax.tree.map(losses.unit, chosen)),
-    }
+    return memory.patches({level: feats[level] for level in coarse or self.levels[-1:]})
 
   def raw_scores(
     self,
@@ -159,37 +163,40 @@ class Detector:
     feats: Levels,
     category: Int[Array, " b"],
     valid: Float[Array, " b"],
-    normal: Mapping[str, Float[Array, "k d"]] | None = None,
+    priors: scoring.Priors,
   ) -> scoring.RawScores:
-    """Uncalibrated maps and pooled statistics; the codebooks stay as they are.
+    """Uncalibrated maps and statistics; the codebooks stay as they are.
 
     Args:
-      normal: the memories of the images' category; None: no maps of them.
+      priors: of the images' category; what is None of them shows nothing.
     """
     side = (self.config.image_size,) * 2
     grid = (self.config.image_size // scoring.STRIDE,) * 2
     distance = self.config.loss.distance
-    reconstruction = self._logical.apply(
-      {"params": params["logical"], "codes": codes},
-      *(feats, self._contexts, category, valid, side, False),
-    )
-    maps = {}
-    if self.config.logical.maps != "discrepancy":
-      maps[scoring.RECONSTRUCTION] = scoring.raw_map(
-        feats, reconstruction.rebuilt, distance, grid
+    maps, pooled, cells = {}, {}, None
+    if self.config.logical.enabled:
+      reconstruction = self._logical.apply(
+        {"params": params["logical"], "codes": codes},
+        *(feats, self._contexts, category, valid, side, False),
       )
-    if self.config.logical.maps != "reconstruction":
-      maps[scoring.DISCREPANCY] = scoring.raw_map(
-        reconstruction.rebuilt, reconstruction.local, distance, grid
-      )
-    if normal:
-      patches = self.patches(feats)
-      for name, remembered in normal.items():
-        maps[name] = scoring.on_grid(memory.distance(patches[name], remembered), grid)
+      rebuilt = reconstruction.rebuilt
+      maps[scoring.RECONSTRUCTION] = scoring.raw_map(feats, rebuilt, distance, grid)
+      if reconstruction.local:
+        maps[scoring.DISCREPANCY] = scoring.raw_map(
+          rebuilt, reconstruction.local, distance, grid
+        )
+      pooled[scoring.RESIDUAL] = scoring.residual(feats, rebuilt)
     if self.config.structural.enabled:
       rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
       maps[scoring.STRUCTURAL] = scoring.raw_map(feats, rebuilt, distance, grid)
-    pooled = scoring.pooled_statistics(feats, reconstruction.rebuilt)
-    if reconstruction.parts is not None:
-      pooled["codes"] = jnp.sqrt(reconstruction.parts)  # even spread, as of counts
-    return scoring.RawScores(maps, pooled)
+    if priors.memory is not None:
+      gaps = memory.distance(self.patches(feats), priors.memory)
+      maps[scoring.MEMORY] = scoring.on_grid(gaps, grid)
+    coarse = [feats[level] for level in self.levels if level >= scoring.COARSE]
+    if coarse:
+      pooled[scoring.FEATURES] = scoring.moments(coarse)
+    if priors.vocabulary is not None:
+      belonging = counts.belonging(feats[counts.LEVEL], priors.vocabulary)
+      pooled[scoring.CODES] = jnp.mean(belonging, axis=(1, 2))
+      cells = belonging.astype(jnp.float16)
+    return scoring.RawScores(maps, pooled, cells)

@@ -16,6 +16,7 @@ import pathlib
 from typing import NamedTuple
 
 from absl import logging
+from jaxtyping import Bool, Int
 import numpy as np
 from PIL import Image
 from PIL import ImageDraw
@@ -26,6 +27,7 @@ from nps_jax import parts
 from nps_jax.data import decoding
 from nps_jax.data import encoded
 from nps_jax.data import folder
+from nps_jax.data import records
 from nps_jax.runs import files
 
 SMALLEST, LARGEST = 0.0005, 0.25  # of an edit's area, as a share of the image
@@ -44,6 +46,15 @@ class Edit(NamedTuple):
   mask: Mask  # what was changed
 
 
+class Copies(NamedTuple):
+  """Edited copies of records' images, as records again."""
+
+  records: tuple[records.Record, ...]
+  sources: Int[np.ndarray, " e"]  # which of the records each is a copy of
+  kinds: tuple[str, ...]
+  masks: Bool[np.ndarray, "e h w"]  # what was changed
+
+
 class Scene(NamedTuple):
   """What an edit works on."""
 
@@ -54,6 +65,29 @@ class Scene(NamedTuple):
 
 
 Kind = Callable[[np.random.Generator, Scene], tuple[Picture, Mask] | None]
+
+
+def copies(
+  images: Sequence[records.Record], size: int, count: int, seed: int
+) -> Copies:
+  """About `count` edited copies of the records' images, at this size.
+
+  As many of each image; where there are more images than that, of a random choice.
+  None where no edit fits any of them.
+  """
+  rng = np.random.default_rng(seed)
+  chosen = np.sort(rng.permutation(len(images))[:count])
+  pixels = [decoding.decode(images[index], size) for index in chosen]
+  edits = make(pixels, -(-count // len(chosen)), seed)
+  sources = chosen[np.array([edit.source for edit in edits], int)]
+  edited = tuple(
+    images[source]._replace(
+      id=f"{images[source].id} ({edit.kind} {number})", image=encoded.png(edit.image)
+    )
+    for number, (source, edit) in enumerate(zip(sources, edits, strict=True))
+  )
+  masks = np.array([edit.mask for edit in edits], bool).reshape(-1, size, size)
+  return Copies(edited, sources, tuple(edit.kind for edit in edits), masks)
 
 
 def make(images: Sequence[Picture], count: int, seed: int) -> list[Edit]:
@@ -265,6 +299,9 @@ KINDS: dict[str, Kind] = {
 }
 
 
+OF_PARTS = ("erase", "copy", "exchange", "recolour", "resize")
+
+
 def sheet(edits: Sequence[Edit]) -> Image.Image:
   """SHOWN edits of each kind, a row for each; their masks are outlined."""
   side = edits[0].image.shape[0]
@@ -292,8 +329,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   console.listen()
   try:
     wanted = SHOWN * len(KINDS)
-    records = folder.images(flags.images)[: max(1, wanted)]
-    images = [decoding.decode(record, flags.size) for record in records]
+    chosen = folder.images(flags.images)[: max(1, wanted)]
+    images = [decoding.decode(record, flags.size) for record in chosen]
     edits = make(images, -(-wanted // len(images)), flags.seed)
     if not edits:
       raise ValueError("No edit fits these images; give normal images of one category.")

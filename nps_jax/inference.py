@@ -1,4 +1,4 @@
-"""Open a run; stream its scores back in record order."""
+"""Opens a run; streams its scores back in record order."""
 
 from collections.abc import Iterator, Sequence
 import dataclasses
@@ -10,11 +10,12 @@ from typing import Any
 from absl import logging
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Float16, Float32, Int
+from jaxtyping import Float, Float32, Int
 import ml_collections
 import numpy as np
 from PIL import Image
 
+from nps_jax import calibration as scales
 from nps_jax import config as settings
 from nps_jax import detector
 from nps_jax import distributed
@@ -25,14 +26,11 @@ from nps_jax.data import records
 from nps_jax.data import sources
 from nps_jax.metrics import category as measures
 from nps_jax.models import image_context
-from nps_jax.models import memory
 from nps_jax.runs import checkpoints
 from nps_jax.runs import description
-from nps_jax.runs import integrity
 from nps_jax.runs import telemetry
 
 Tree = Any
-Memories = dict[str, Float16[np.ndarray, "k d"]]  # by the name of their map
 CALIBRATION = "calibration.npz"
 BATCH = 8  # images at once
 
@@ -51,13 +49,13 @@ class Run:
 
   @functools.cached_property
   def forward(self):
-    """The compiled function (frozen, variables, vectors, normal, batch) -> scores."""
+    """The compiled function (frozen, variables, vectors, priors, batch) -> scores."""
 
-    def forward(frozen: Tree, variables: Tree, vectors, normal, batch: records.Batch):
+    def forward(frozen: Tree, variables: Tree, vectors, priors, batch: records.Batch):
       model = dataclasses.replace(self.model, vectors=vectors)
       feats = model.features(frozen, batch.image)
       params, codes = variables["params"], variables["codes"]
-      return model.raw_scores(params, codes, feats, batch.context, batch.valid, normal)
+      return model.raw_scores(params, codes, feats, batch.context, batch.valid, priors)
 
     return jax.jit(forward)
 
@@ -90,77 +88,19 @@ def open_run(workdir: pathlib.Path, *, calibrated: bool = True) -> Run:
       f"{path} is missing: the training has not ended. Start the same training command "
       "again; it goes on where it stopped."
     )
-  scales = scoring.load(path, checkpoints.AGAIN) if calibrated else {}
+  calibrations = scales.load(path, checkpoints.AGAIN) if calibrated else {}
   variables = jax.tree.map(jnp.asarray, items["variables"])
-  return Run(workdir, step, about, model, frozen, variables, scales)
-
-
-def calibrate(
-  run: Run, datasets: Sequence[records.Dataset], source: Run | None = None
-) -> Run:
-  """Fits each category's scales on its normal images, stores them with the run.
-
-  Scales that are there already, and intact, stay.
-
-  Args:
-    source: a calibrated run of the same training, whose memories are the same if their
-      share is.
-  """
-  path, scales = run.folder / CALIBRATION, {}
-  if distributed.all_hosts(integrity.intact(path)):
-    stored = scoring.load(path, checkpoints.AGAIN)
-    return dataclasses.replace(run, calibrations=stored)
-  config = run.about.config
-  share = config.codebook.memory
-  known = source is not None and source.about.config.codebook.memory == share
-  for data in datasets:
-    name, training = data.category, {}
-    normal = source.calibrations[name].memory if known else remember(run, data)
-    validation = collect(run, data.validation, name, normal)
-    if config.scoring.global_weight and config.scoring.pooled:
-      training = collect(run, data.train, name, {}).pooled
-    logging.info("Calibrating %s on %d validation images.", name, len(data.validation))
-    fitted = scoring.fit(config.scoring, validation, training)
-    scales[name] = fitted._replace(memory=normal)
-  if distributed.is_lead():
-    scoring.save(path, scales)
-  distributed.barrier("calibration")
-  return dataclasses.replace(run, calibrations=scales)
-
-
-def remember(run: Run, data: records.Dataset) -> Memories:
-  """A category's memories: a greedy choice of its training images' patches."""
-  config = run.about.config
-  if not config.codebook.memory:
-    return {}
-
-  @jax.jit
-  def forward(frozen: Tree, images):
-    patches = run.model.patches(run.model.features(frozen, images))
-    return jax.tree.map(lambda rows: rows.astype(jnp.float16), patches)
-
-  mesh = distributed.mesh(distributed.round_up(BATCH))
-  frozen, parts = distributed.put_replicated(mesh, run.frozen["encoder"]), []
-  for rows in batches(run, mesh, data.train, [0] * len(data.train)):
-    valid, patches = distributed.gather((rows.valid, forward(frozen, rows.image)))
-    parts.append(jax.tree.map(operator.itemgetter(valid > 0), patches))
-  memories = {}
-  for name in sorted(parts[0]):
-    patches = np.concatenate([part.pop(name) for part in parts])
-    patches = patches.reshape(-1, patches.shape[-1])
-    count = max(1, round(config.codebook.memory * len(patches)))
-    memories[name] = patches[memory.coreset(patches, count, config.seed)]
-  return memories
+  return Run(workdir, step, about, model, frozen, variables, calibrations)
 
 
 def collect(
   run: Run,
   images: Sequence[records.Record],
   category: str,
-  normal: Memories,
+  priors: scoring.Priors,
 ) -> scoring.RawScores:
   """The raw scores of all the images, in order."""
-  parts = [rows for _, rows in stream(run, images, category, normal)]
+  parts = [rows for _, rows in stream(run, images, category, priors)]
   return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
@@ -169,9 +109,8 @@ def scores(
 ) -> Iterator[tuple[records.Record, Float[np.ndarray, "y x"], float]]:
   """Each record with its calibrated map on the stride-4 grid and its image score."""
   config, calibration = run.about.config.scoring, run.calibrations[category]
-  for index, raw in stream(run, images, category, calibration.memory):
-    maps = scoring.fused_map(config, calibration, raw)
-    values = scoring.image_score(config, calibration, raw)
+  for index, raw in stream(run, images, category, calibration.priors):
+    maps, values = scoring.score(config, calibration, raw)
     for at, own_map, value in zip(index, maps, values, strict=True):
       yield images[at], own_map, float(value)
 
@@ -240,22 +179,18 @@ def stream(
   run: Run,
   images: Sequence[records.Record],
   category: str,
-  normal: Memories,
+  priors: scoring.Priors,
 ) -> Iterator[tuple[Int[np.ndarray, " n"], scoring.RawScores]]:
-  """Batches of (record indices, raw scores), without padding rows, in order.
-
-  Args:
-    normal: the category's memories; empty: there are no maps of them.
-  """
+  """Batches of (record indices, raw scores), without padding rows, in order."""
   mesh = distributed.mesh(distributed.round_up(BATCH))
   frozen = distributed.put_replicated(mesh, run.frozen["encoder"])
   variables = distributed.put_replicated(mesh, run.variables)
   vectors, rows_of = contexts(run, images, category)
   vectors = distributed.put_replicated(mesh, vectors)
-  memories = distributed.put_replicated(mesh, jax.tree.map(np.float32, normal))
+  priors = distributed.put_replicated(mesh, jax.tree.map(np.float32, priors))
   for rows in batches(run, mesh, images, rows_of):
     index, valid, raw = distributed.gather(
-      (rows.index, rows.valid, run.forward(frozen, variables, vectors, memories, rows))
+      (rows.index, rows.valid, run.forward(frozen, variables, vectors, priors, rows))
     )
     keep = np.flatnonzero(valid)
     yield index[keep], jax.tree.map(operator.itemgetter(keep), raw)

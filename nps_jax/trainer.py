@@ -5,7 +5,7 @@ import itertools
 import math
 import operator
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import logging
 from flax import struct
@@ -16,9 +16,11 @@ import ml_collections
 import numpy as np
 import optax
 
+from nps_jax import calibrating
 from nps_jax import config as settings
 from nps_jax import detector
 from nps_jax import distributed
+from nps_jax import edits
 from nps_jax import inference
 from nps_jax.data import checking
 from nps_jax.data import pipeline
@@ -36,6 +38,18 @@ from nps_jax.runs import telemetry
 Tree = Any
 
 
+class Lessons(NamedTuple):
+  """What the modules see, and what they are to rebuild from it: normal images.
+
+  First each training image as it is, then edited copies of them.
+  """
+
+  seen: tuple[records.Record, ...]
+  normal: tuple[records.Record, ...]
+  home: Int[np.ndarray, " n"]  # the normal image's position among all
+  contexts: Int[np.ndarray, " n"]  # its category
+
+
 @struct.dataclass
 class State:
   """What training changes; `opt` holds one optimiser state for each module."""
@@ -51,7 +65,7 @@ def fit(
   workdir: pathlib.Path,
   trained: pathlib.Path | None = None,
 ) -> inference.Run:
-  """Trains both modules, calibrates them, and opens the finished run.
+  """Trains the modules that are enabled, calibrates, and opens the finished run.
 
   Goes on from the newest checkpoint in the workdir, if there is one.
 
@@ -104,7 +118,7 @@ def fit(
     keeper.close()
 
   run = inference.open_run(workdir, calibrated=False)
-  return inference.calibrate(run, datasets, source)
+  return calibrating.calibrate(run, datasets, source)
 
 
 def open_trained(
@@ -183,24 +197,29 @@ def train(
   Stops early, with a checkpoint, when a signal asks for it.
   """
   config = model.config
-  step, steps = int(state.step), config.train.steps
+  step, steps = int(state.step), config.train.steps if state.params else 0
   if step >= steps:
     return state
-  batches = pipeline.train_batches(
-    [data.train for data in datasets],
-    batch_size=config.train.batch_size,
-    size=config.image_size,
-    seed=config.seed,
-    threads=config.data.threads,
-    start_step=step,
-    shard_index=distributed.host_index(),
-    shard_count=distributed.host_count(),
-  )
+  lessons = prepare(config, datasets)
+  streams = [
+    pipeline.train_batches(
+      images,
+      lessons.contexts,
+      batch_size=config.train.batch_size,
+      size=config.image_size,
+      seed=config.seed,
+      threads=config.data.threads,
+      start_step=step,
+      shard_index=distributed.host_index(),
+      shard_count=distributed.host_count(),
+    )
+    for images in (lessons.seen, lessons.normal)
+  ]
   by_row, replicated = distributed.by_row(mesh), distributed.replicated(mesh)
-  cache = cached_features(model, mesh, frozen, datasets)
+  cache = cached_features(model, mesh, frozen, lessons)
   update = jax.jit(
     make_step(model, optimizer, cached=cache is not None),
-    in_shardings=(replicated, replicated, by_row),
+    in_shardings=(replicated, replicated, by_row, by_row),
     out_shardings=(replicated, replicated),
     donate_argnums=0,
   )
@@ -210,10 +229,12 @@ def train(
   )
   terms = {}
   try:
-    for batch in itertools.islice(batches, steps - step):
+    for seen, normal in itertools.islice(zip(*streams, strict=True), steps - step):
       previous = terms
+      at_home = normal._replace(index=lessons.home[normal.index])
+      rows = [distributed.put_rows(mesh, batch) for batch in (seen, at_home)]
       with jax.set_mesh(mesh):
-        state, terms = update(state, source, distributed.put_rows(mesh, batch))
+        state, terms = update(state, source, *rows)
       finite(step, previous)  # waits for it, so that few steps are under way at once
       step += 1
       if step % config.train.log_every == 0 or step == steps:
@@ -226,24 +247,44 @@ def train(
       if stop:
         raise KeyboardInterrupt
   finally:
-    batches.close()
+    for stream in streams:
+      stream.close()
     log.close()
   return state
+
+
+def prepare(
+  config: ml_collections.FrozenConfigDict, datasets: Sequence[records.Dataset]
+) -> Lessons:
+  """The training images, and config.train.edits edited copies of each category's."""
+  seen, home, contexts = [], [], []
+  for category, data in enumerate(datasets):
+    home += range(len(seen), len(seen) + len(data.train))
+    seen += data.train
+    contexts += [category] * len(data.train)
+  for category, data in enumerate(datasets if config.train.edits else ()):
+    copies = edits.copies(
+      data.train, config.image_size, config.train.edits, config.seed
+    )
+    home += (contexts.index(category) + copies.sources).tolist()
+    seen += copies.records
+    contexts += [category] * len(copies.records)
+  normal = tuple(seen[index] for index in home)
+  return Lessons(tuple(seen), normal, np.int32(home), np.int32(contexts))
 
 
 def cached_features(
   model: detector.Detector,
   mesh: jax.sharding.Mesh,
   frozen: Tree,
-  datasets: Sequence[records.Dataset],
+  lessons: Lessons,
 ) -> detector.Levels | None:
-  """The encoder's features of all training images on every device, where they fit.
+  """The encoder's features of all that is seen on every device, where they fit.
 
-  Training images are not augmented, so the frozen encoder need see each only once.
+  Each image is the same in every epoch, so the frozen encoder need see it only once.
   None if they would take more than config.train.feature_cache GiB.
   """
-  config = model.config
-  images = [record for data in datasets for record in data.train]
+  config, images = model.config, lessons.seen
   forward = jax.jit(model.features)
   batch_size = distributed.round_up(config.train.batch_size)
   blank = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.uint8)
@@ -272,23 +313,24 @@ def cached_features(
 def make_step(
   model: detector.Detector, optimizer: optax.GradientTransformation, *, cached: bool
 ):
-  """The pure function (state, source, batch) -> (state, loss terms by name).
+  """The pure function (state, source, seen, normal) -> (state, loss terms by name).
 
   The source is the encoder's parameters or, if `cached`, its features of all images.
   """
 
-  def update(state: State, source: Tree, batch: records.Batch):
+  def features(source: Tree, batch: records.Batch) -> detector.Levels:
     if cached:
-      feats = {level: rows[batch.index] for level, rows in source.items()}
-    else:
-      feats = model.features(source, batch.image)
-    key = jax.random.fold_in(jax.random.key(model.config.seed), state.step)
+      return {level: rows[batch.index] for level, rows in source.items()}
+    return model.features(source, batch.image)
 
+  def update(state: State, source: Tree, seen: records.Batch, normal: records.Batch):
+    feats, wanted = features(source, seen), features(source, normal)
+    key = jax.random.fold_in(jax.random.key(model.config.seed), state.step)
     by_image = model.config.context.source == "image"
-    context_row = batch.index if by_image else batch.context
+    row = normal.index if by_image else normal.context
 
     def objective(params):
-      return model.objective(params, state.codes, feats, context_row, batch.valid, key)
+      return model.objective(params, state.codes, feats, wanted, row, seen.valid, key)
 
     (loss, (codes, terms)), grads = jax.value_and_grad(objective, has_aux=True)(
       state.params

@@ -16,7 +16,8 @@ EPOCHS = 2**31  # as good as endless; grain's own endless overflows at batch siz
 
 
 def train_batches(
-  records_by_category: Sequence[Sequence[records.Record]],
+  images: Sequence[records.Record],
+  contexts: Sequence[int],
   *,
   batch_size: int,
   size: int,
@@ -27,28 +28,26 @@ def train_batches(
   shard_count: int = 1,
   cache: bool = True,
 ) -> Iterator[records.Batch]:
-  """Endless shuffled batches, all categories mixed; every row is valid.
+  """Endless shuffled batches; every row is valid.
 
   Each epoch is a new permutation, and batches go on across its border. A row's index
-  is its position among the records of all categories, one after the other; its context
-  is its category's position. The order depends on the seed and the number of records,
+  is its record's position. The order depends on the seed and the number of records,
   not on threads or shards: the shards' rows, in order, are the single host's batch.
 
   Args:
+    contexts: each record's category index.
     batch_size: rows over all shards.
     start_step: batches to leave out at the beginning, undecoded.
     cache: keeps decoded images in memory if they take at most CACHE_LIMIT bytes.
 
   Raises:
-    ValueError: no records, or a batch that does not divide over the shards; while
-      iterating, an image that cannot be read.
+    ValueError: no records, or not as many contexts; a batch that does not divide over
+      the shards; while iterating, an image that cannot be read.
   """
-  images = [record for category in records_by_category for record in category]
   if not images:
     raise ValueError("There are no training images.")
+  context = _checked(images, contexts)
   rows = _shard(batch_size, shard_index, shard_count)
-  lengths = [len(category) for category in records_by_category]
-  contexts = np.repeat(np.arange(len(lengths)), lengths)
   read = functools.partial(_read, images, size)
   if cache and len(images) * size * size * 3 <= CACHE_LIMIT:
     read = functools.cache(read)
@@ -59,7 +58,7 @@ def train_batches(
   order = grain.MapDataset.range(len(images)).shuffle(seed=spread).repeat(EPOCHS)
 
   def load(index: np.ndarray) -> records.Batch:
-    return _batch(read, size, contexts, index[rows])
+    return _batch(read, size, context, index[rows])
 
   return _stream(order.batch(batch_size)[start_step:].map(load), threads)
 
@@ -87,11 +86,9 @@ def eval_batches(
     ValueError: as many contexts as records are needed; a batch that does not divide
       over the shards; while iterating, an image that cannot be read.
   """
-  if len(images) != len(contexts):
-    raise ValueError(f"Found {len(contexts)} contexts for {len(images)} records.")
+  context = _checked(images, contexts)
   rows = _shard(batch_size, shard_index, shard_count)
   read = functools.partial(_read, images, size)
-  context = np.asarray(contexts, np.int32)
 
   def load(step: int) -> records.Batch:
     index = np.arange(step * batch_size, (step + 1) * batch_size)[rows]
@@ -99,6 +96,14 @@ def eval_batches(
 
   steps = grain.MapDataset.range(-(-len(images) // batch_size))
   return _stream(steps.map(load), threads)
+
+
+def _checked(
+  images: Sequence[records.Record], contexts: Sequence[int]
+) -> Int[np.ndarray, " n"]:
+  if len(images) != len(contexts):
+    raise ValueError(f"Found {len(contexts)} contexts for {len(images)} records.")
+  return np.asarray(contexts, np.int32)
 
 
 def _read(

@@ -1,6 +1,5 @@
 """Learnable codebooks of normal features: vector quantisation with EMA updates."""
 
-import functools
 from typing import NamedTuple
 
 from flax import linen as nn
@@ -10,8 +9,6 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from nps_jax import distributed
 
-SAMPLE = 2048  # features of a batch, at most, that move the codes of scenes in one step
-WINDOW = 3  # cells along a side of a scene, odd
 FAR = 1e4  # where a code waits, out of all features' reach, for a feature of its own
 
 
@@ -23,7 +20,6 @@ class CodeState(NamedTuple):
   sums: Float[Array, "k d"]  # EMA of the sum of those features
   idle: Int[Array, " k"]  # steps since the code was last chosen
   started: Bool[Array, ""]  # False until the codes hold real features
-  gap: Float[Array, ""]  # EMA of the squared distance between features and their codes
 
 
 class Quantised(NamedTuple):
@@ -52,7 +48,6 @@ def initial_state(size: int, width: int) -> CodeState:
     sums=jnp.zeros((size, width)),
     idle=jnp.zeros((size,), jnp.int32),
     started=jnp.zeros((), bool),
-    gap=jnp.zeros(()),
   )
 
 
@@ -114,11 +109,7 @@ def update(
   drawn, is_first = _draw(feats, by_gap, key, size)
   drawn = drawn[rank]
   stale &= is_first[rank]
-  total = jnp.sum(weight)
-  mean = jnp.sum(gap * weight) / jnp.maximum(total, 1)
-  mean = jnp.where(state.gap > 0, decay * state.gap + (1 - decay) * mean, mean)
   return state._replace(
-    gap=jnp.where(total > 0, mean, state.gap),
     codes=jnp.where(stale[:, None], drawn, codes),
     counts=jnp.where(stale, 1.0, counts),
     sums=jnp.where(stale[:, None], drawn, sums),
@@ -185,74 +176,6 @@ def _draw(
   order = jax.random.permutation(mix, count)
   order = order[jnp.argsort(~is_first[order])]  # stable
   return feats[jnp.clip(rows, 0, len(feats) - 1)][order], is_first[order]
-
-
-class PartCodebook(nn.Module):
-  """Codes of an encoder level's own features, and how much of an image each describes.
-
-  A feature at length 1 is averaged with its neighbours first, so that a code describes
-  a small scene and not a point. The shares, which count how much there is of each
-  normal scene, tell what is missing or one too many (ours). In training a sample of the
-  positions moves the codes.
-  """
-
-  size: int
-  decay: float
-  eps: float
-  reseed_after: int
-
-  @nn.compact
-  def __call__(
-    self, feats: Float[Array, "b h w d"], valid: Float[Array, " b"], train: bool
-  ) -> Float[Array, "b k"]:
-    """Each code's share in the image, summing to 1; in training zeros, at no cost.
-
-    A position belongs to all codes by softmax(- distance / usual distance), so that
-    its share does not jump where two codes are equally near.
-
-    Needs the random stream "codes" and the mutable collection "codes" in training.
-    """
-    b, h, w, d = feats.shape
-    scenes = self.variable("codes", "scenes", initial_state, self.size, d)
-    feats = jax.lax.stop_gradient(feats)
-    if train and not self.is_initializing():
-      pick, key = jax.random.split(self.make_rng("codes"))
-      rows = jax.random.randint(pick, (min(SAMPLE, b * h * w),), 0, b * h * w)
-      sample = neighbourhood(feats).reshape(-1, d)[rows]
-      weight = jnp.repeat(valid, h * w)[rows]
-      sample, weight = distributed.on_every_device((sample, weight))
-      *_, scenes.value = learn(
-        scenes.value, sample, weight, key, self.decay, self.eps, self.reseed_after
-      )
-      return jnp.zeros((b, self.size))
-    state, local = scenes.value, neighbourhood(feats)
-    shares = functools.partial(_shares, codes=state.codes, width=state.gap)
-    return jax.lax.map(shares, local.reshape(b, h * w, d))
-
-
-def _shares(
-  feats: Float[Array, "n d"], codes: Float[Array, "k d"], width: Float[Array, ""]
-) -> Float[Array, " k"]:
-  """The mean over features of their soft assignment to the codes."""
-  bias = 0.5 * jnp.einsum("kd,kd->k", codes, codes)
-  closeness = jnp.einsum("nd,kd->nk", feats, codes) - bias[None, :]
-  soft = jax.nn.softmax(2 * closeness / jnp.maximum(width, 1e-6), axis=-1)
-  return jnp.mean(soft, axis=0)
-
-
-def neighbourhood(feats: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
-  """Features at length 1, each the mean of the WINDOW x WINDOW cells around it.
-
-  At the border the window holds fewer cells, and the mean is over these.
-  """
-  length = jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(feats), -1, keepdims=True), 1e-12))
-  return nn.avg_pool(
-    feats / length,
-    window_shape=(WINDOW, WINDOW),
-    strides=(1, 1),
-    padding="SAME",
-    count_include_pad=False,
-  )
 
 
 class Codebook(nn.Module):

@@ -13,7 +13,6 @@ from nps_jax.models import codebook
 from nps_jax.models import context
 from nps_jax.models import fusion
 
-COUNTED = 3  # level whose codes are counted: its scenes are small parts, not points
 LEARNED_WIDTH = 64  # channels of a trainable category vector
 
 
@@ -21,8 +20,8 @@ class Reconstruction(NamedTuple):
   """The logical module's outputs for a batch of images."""
 
   rebuilt: dict[int, Float[Array, "b _ _ _"]]
-  local: dict[int, Float[Array, "b _ _ _"]]  # the local head's guess of `rebuilt`
-  parts: Float[Array, "b k"] | None  # how much of the image each code describes
+  local: dict[int, Float[Array, "b _ _ _"]]  # the local head's guess of `rebuilt`, if
+  # there is one
   commitment: Float[Array, " b"]
   pull: Float[Array, " b"]  # of codes that learn by gradient
 
@@ -98,34 +97,15 @@ class LogicalModule(nn.Module):
     )
     quantise = self._quantiser(codes, valid, train)
     rebuilt = decoder(embedding, start, side, priors, quantise)
-    local = LocalHead(self.widths, settings.local_width, name="local")(feats)
-    parts = self._parts(feats, valid, train)
+    local = {}
+    if settings.local_width:
+      local = LocalHead(self.widths, settings.local_width, name="local")(feats)
     return Reconstruction(
       rebuilt=rebuilt,
       local=local,
-      parts=parts,
       commitment=sum(codes.commitment, jnp.zeros_like(valid)),
       pull=sum(codes.pull, jnp.zeros_like(valid)),
     )
-
-  def _parts(
-    self,
-    feats: Mapping[int, Float[Array, "b _ _ _"]],
-    valid: Float[Array, " b"],
-    train: bool,
-  ) -> Float[Array, "b k"] | None:
-    """The shares of the codes that are counted, if there are any."""
-    book = self.config.codebook
-    if not (book.parts and COUNTED in self.widths):
-      return None
-    parts = codebook.PartCodebook(
-      size=book.parts,
-      decay=book.parts_decay,
-      eps=book.eps,
-      reseed_after=book.reseed_after,
-      name="parts",
-    )
-    return parts(feats[COUNTED], valid, train)
 
   def _context_maps(
     self,

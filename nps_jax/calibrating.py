@@ -1,0 +1,165 @@
+"""Calibrates a run: learns each category's priors, scales and weights."""
+
+from collections.abc import Sequence
+import dataclasses
+import operator
+
+from absl import logging
+import jax
+from jaxtyping import Float, Float16, Float32
+import numpy as np
+from scipy import ndimage
+
+from nps_jax import calibration as scales
+from nps_jax import distributed
+from nps_jax import edits
+from nps_jax import inference
+from nps_jax import scoring
+from nps_jax.data import records
+from nps_jax.models import counts
+from nps_jax.models import memory
+from nps_jax.runs import checkpoints
+from nps_jax.runs import integrity
+
+BLUR = 1.0  # cells by which codes are usual beside where normal images have them
+ENOUGH = 40  # edits of parts, below which the codes learn from all edits
+
+Pooled = dict[str, Float[np.ndarray, "n _"]]
+
+
+def calibrate(
+  run: inference.Run,
+  datasets: Sequence[records.Dataset],
+  source: inference.Run | None = None,
+) -> inference.Run:
+  """Fits each category's scales on its normal images, stores them with the run.
+
+  Scales that are there already, and intact, stay.
+
+  Args:
+    source: a calibrated run of the same training, whose priors are the same if their
+      settings are.
+  """
+  path, fitted = run.folder / inference.CALIBRATION, {}
+  if distributed.all_hosts(integrity.intact(path)):
+    stored = scales.load(path, checkpoints.AGAIN)
+    return dataclasses.replace(run, calibrations=stored)
+  for data in datasets:
+    name = data.category
+    if source is not None and _same_priors(run, source):
+      priors = source.calibrations[name].priors
+    else:
+      priors = learn_priors(run, data)
+    logging.info("Calibrating %s on %d validation images.", name, len(data.validation))
+    fitted[name] = _fit(run, data, priors)
+    scales.tell(name, fitted[name])
+  if distributed.is_lead():
+    scales.save(path, fitted)
+  distributed.barrier("calibration")
+  return dataclasses.replace(run, calibrations=fitted)
+
+
+def _same_priors(run: inference.Run, source: inference.Run) -> bool:
+  books = [one.about.config.codebook for one in (run, source)]
+  return all(len({book[name] for book in books}) == 1 for name in ("memory", "parts"))
+
+
+def learn_priors(run: inference.Run, data: records.Dataset) -> scoring.Priors:
+  """A greedy choice of the training images' patches; codes of their scenes."""
+  config = run.about.config
+  counted = config.codebook.parts and counts.LEVEL in config.encoder.levels
+
+  @jax.jit
+  def forward(frozen: inference.Tree, images):
+    feats = run.model.features(frozen, images)
+    wanted = {}
+    if config.codebook.memory:
+      wanted["memory"] = run.model.patches(feats)
+    if counted:
+      wanted["vocabulary"] = counts.scenes(feats[counts.LEVEL])
+    return jax.tree.map(lambda rows: rows.astype(np.float16), wanted)
+
+  mesh = distributed.mesh(distributed.round_up(inference.BATCH))
+  frozen, parts = distributed.put_replicated(mesh, run.frozen["encoder"]), []
+  for rows in inference.batches(run, mesh, data.train, [0] * len(data.train)):
+    valid, wanted = distributed.gather((rows.valid, forward(frozen, rows.image)))
+    parts.append(jax.tree.map(operator.itemgetter(valid > 0), wanted))
+  chosen = {}
+  for name in sorted(parts[0]):
+    rows = np.concatenate([part.pop(name) for part in parts])
+    rows = rows.reshape(-1, rows.shape[-1])
+    if name == "memory":
+      count = max(1, round(config.codebook.memory * len(rows)))
+      chosen[name] = rows[memory.coreset(rows, count, config.seed)]
+    else:
+      chosen[name] = counts.learn(rows, config.codebook.parts, config.seed)
+  return scoring.Priors(**chosen)
+
+
+def _fit(
+  run: inference.Run, data: records.Dataset, priors: scoring.Priors
+) -> scoring.Calibration:
+  """The category's scales, from its training and validation images and their edits."""
+  config, name = run.about.config, data.category
+  counting = priors._replace(memory=None)
+  pooled, usual = summarise(run, data.train, name, counting)
+  moves, judged = {}, None
+  if config.scoring.edits:
+    size, count = config.image_size, config.scoring.edits
+    copies = edits.copies(data.train, size, count, config.seed)
+    if copies.records:
+      moved, _ = summarise(run, copies.records, name, counting)
+      moves = _moves(pooled, moved, copies)
+  validation = inference.collect(run, data.validation, name, priors)
+  if config.scoring.edits and config.scoring.fusion == "learned":
+    copies = edits.copies(data.validation, size, count, config.seed + 1)
+    if copies.records:
+      raw = inference.collect(run, copies.records, name, priors)
+      judged = scales.Edited(raw, _on_grid(copies.masks))
+  normal = scales.Normal(pooled, moves, usual)
+  return scales.fit(config.scoring, priors, normal, validation, judged)
+
+
+def summarise(
+  run: inference.Run,
+  images: Sequence[records.Record],
+  category: str,
+  priors: scoring.Priors,
+) -> tuple[Pooled, Float16[np.ndarray, "h w k"] | None]:
+  """The images' statistics, in order, and how usual each code is in each place.
+
+  Args:
+    priors: without the memory, as its maps are not looked at.
+  """
+  parts, total = [], None
+  for _, raw in inference.stream(run, images, category, priors):
+    parts.append(raw.pooled)
+    if raw.cells is not None:
+      cells = raw.cells.astype(np.float32).sum(axis=0)
+      total = cells if total is None else total + cells
+  pooled = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+  return pooled, None if total is None else _blurred(total / len(images))
+
+
+def _blurred(usual: Float32[np.ndarray, "h w k"]) -> Float16[np.ndarray, "h w k"]:
+  return ndimage.gaussian_filter(usual, (BLUR, BLUR, 0)).astype(np.float16)
+
+
+def _moves(pooled: Pooled, moved: Pooled, copies: edits.Copies) -> Pooled:
+  """By how much each edit moved its image's statistics.
+
+  Of codes only those that leave every place normal: that something there is odd, other
+  sources see; what only counting sees, the counts are to look for.
+  """
+  moves = {name: rows - pooled[name][copies.sources] for name, rows in moved.items()}
+  of_parts = np.isin(copies.kinds, edits.OF_PARTS)
+  if scoring.CODES in moves and of_parts.sum() >= ENOUGH:
+    moves[scoring.CODES] = moves[scoring.CODES][of_parts]
+  return moves
+
+
+def _on_grid(masks: np.ndarray) -> np.ndarray:
+  """Which cells of the stride-4 grid an edit has changed by more than a half."""
+  e, h, w = masks.shape
+  stride = scoring.STRIDE
+  return masks.reshape(e, h // stride, stride, w // stride, stride).mean((2, 4)) > 0.5
