@@ -24,7 +24,7 @@ from nps_jax.runs import integrity
 BLUR = 1.0  # cells by which codes are usual beside where normal images have them
 ENOUGH = 40  # edits of parts, below which the codes learn from all edits
 
-Pooled = dict[str, Float[np.ndarray, "n _"]]
+Pooled = dict[str, Float[np.ndarray, "_ _"]]
 
 
 def calibrate(

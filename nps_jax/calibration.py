@@ -85,9 +85,9 @@ def fit(
   calibration = calibration._replace(
     weights=_weights(config, calibration, scaled, edited)
   )
-  said = scoring.gather_evidence(config, calibration, scaled, far)
-  peaks = {name: _moments(said[name]) for name in said if name not in evidence}
-  return calibration._replace(evidence=evidence | peaks)
+  peaks = scoring.peaks(config, calibration, scaled)
+  moments = {source: _moments(values) for source, values in peaks.items()}
+  return calibration._replace(evidence=evidence | moments)
 
 
 def _counted(config, normal: Normal) -> list[str]:
@@ -133,9 +133,9 @@ def _weights(
   calibration: scoring.Calibration,
   normal: judging.Maps,
   edited: Edited | None,
-) -> dict[str, Float[np.ndarray, ""]]:
+) -> dict[str, float]:
   if edited is None:
-    return dict.fromkeys(normal, np.float64(1))
+    return dict.fromkeys(normal, 1.0)
   far = scoring.distances(calibration, edited.raw)
   maps = scoring.scaled_maps(config, calibration, edited.raw, far)
   return judging.weights(normal, maps, edited.masks)
@@ -165,7 +165,7 @@ def position_statistics(
 def tell(category: str, calibration: scoring.Calibration) -> None:
   """Logs how much each source's map weighs."""
   weights = ", ".join(
-    f"{source} {float(weight):.2f}" for source, weight in calibration.weights.items()
+    f"{source} {weight:.2f}" for source, weight in calibration.weights.items()
   )
   logging.info("%s: weights of the maps: %s.", category, weights)
 
@@ -216,6 +216,9 @@ def load(path: pathlib.Path, remedy: str) -> dict[str, scoring.Calibration]:
     fields["gaussians"] = {
       name: gaussian.Gaussian(**{**normal, "rest": float(normal["rest"])})
       for name, normal in fields["gaussians"].items()
+    }
+    fields["weights"] = {
+      name: float(weight) for name, weight in fields["weights"].items()
     }
     calibrations[category] = scoring.Calibration(**fields)
   return calibrations

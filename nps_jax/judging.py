@@ -23,7 +23,7 @@ Maps = Mapping[str, Float[np.ndarray, "_ y x"]]  # scaled: 0.1 is a normal cell'
 
 def weights(
   normal: Maps, edited: Maps, masks: Bool[np.ndarray, "e y x"]
-) -> dict[str, Float[np.ndarray, ""]]:
+) -> dict[str, float]:
   """Each source's weight, 0 or more, 1 in the mean.
 
   The weights of a logistic regression of "edited" on what the sources say of a cell,
@@ -37,7 +37,7 @@ def weights(
   """
   rng = np.random.default_rng(SEED)
   touched = [index for index, mask in enumerate(masks) if mask.any()]
-  even = dict.fromkeys(normal, np.float64(1))
+  even = dict.fromkeys(normal, 1.0)
   if not touched:
     return even
   rows, sides = [], []
@@ -54,7 +54,7 @@ def weights(
   slopes = logistic(evidence, signs, shares)
   if not slopes.any():
     return even
-  return dict(zip(normal, slopes / slopes.mean(), strict=True))
+  return dict(zip(normal, (slopes / slopes.mean()).tolist(), strict=True))
 
 
 def logistic(

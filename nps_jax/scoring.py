@@ -50,7 +50,7 @@ class Calibration(NamedTuple):
   gaussians: dict[str, gaussian.Gaussian]  # of the pooled statistics
   evidence: dict[str, Float[np.ndarray, "2"]]  # each source's mean and spread
   usual: Float16[np.ndarray, "h w k"] | None  # how often a code is there, blurred
-  weights: dict[str, Float[np.ndarray, ""]]  # of each source's map, in map and score
+  weights: dict[str, float]  # of each source's map, in map and score
 
 
 def raw_map(
@@ -226,29 +226,24 @@ def fuse(
   return np.average(list(scaled.values()), axis=0, weights=weights)
 
 
-def gather_evidence(
-  config,
-  calibration: Calibration,
-  scaled: Mapping[str, Float[np.ndarray, "n y x"]],
-  far: Mapping[str, Float[np.ndarray, " n"]],
+def peaks(
+  config, calibration: Calibration, scaled: Mapping[str, Float[np.ndarray, "n y x"]]
 ) -> dict[str, Float[np.ndarray, " n"]]:
-  """What each source says of each image, on a scale of its own.
+  """What each source's map says of each image: its peak, on a scale of its own.
 
-  The peak of each map or, unless config.image is "sources", of the fused map; and the
-  distances of the statistics. Of the codes only the latter, which their map repeats;
-  of the logical module's two maps only the discrepancy's, which says what the
-  reconstruction's says with less noise.
+  Unless config.image is "sources", of the fused map alone. Left out is what repeats
+  other evidence: the codes' map where the score has their distance from normal shares,
+  and the reconstruction's where there is the discrepancy's, which says the same with
+  less noise.
   """
-  counted = {name: far[name] for name in config.pooled if name in far}
   if config.image != "sources":
-    return {FUSED: peak(config, fuse(calibration, scaled)), **counted}
-  repeated = set(counted) | ({RECONSTRUCTION} if DISCREPANCY in scaled else set())
-  peaks = {
+    return {FUSED: peak(config, fuse(calibration, scaled))}
+  repeated = set(config.pooled) | ({RECONSTRUCTION} if DISCREPANCY in scaled else set())
+  return {
     source: peak(config, maps)
     for source, maps in scaled.items()
     if source not in repeated
   }
-  return peaks | counted
 
 
 def score(
@@ -265,11 +260,12 @@ def score(
   """
   far = distances(calibration, raw)
   scaled = scaled_maps(config, calibration, raw, far)
-  most = max(calibration.weights.values(), default=1.0)
-  total = sum(
-    calibration.weights.get(source, most) / most * standard(calibration, source, values)
-    for source, values in gather_evidence(config, calibration, scaled, far).items()
-  )
+  weights, total = calibration.weights, 0.0
+  for source, values in peaks(config, calibration, scaled).items():
+    share = weights[source] / max(weights.values()) if source in weights else 1.0
+    total += share * standard(calibration, source, values)
+  for name in set(config.pooled) & set(far):
+    total += standard(calibration, name, far[name])
   return fuse(calibration, scaled), total
 
 

@@ -47,7 +47,7 @@ class Lessons(NamedTuple):
   seen: tuple[records.Record, ...]
   normal: tuple[records.Record, ...]
   home: Int[np.ndarray, " n"]  # the normal image's position among all
-  contexts: Int[np.ndarray, " n"]  # its category
+  contexts: tuple[int, ...]  # its category
 
 
 @struct.dataclass
@@ -270,7 +270,7 @@ def prepare(
     seen += copies.records
     contexts += [category] * len(copies.records)
   normal = tuple(seen[index] for index in home)
-  return Lessons(tuple(seen), normal, np.int32(home), np.int32(contexts))
+  return Lessons(tuple(seen), normal, np.int32(home), tuple(contexts))
 
 
 def cached_features(

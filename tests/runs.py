@@ -18,12 +18,13 @@ SETTINGS = {
   "codebook.parts": 32,
   "logical.width": 16,
   "logical.embedding": 16,
-  "logical.local_width": 16,
   "structural.width": 16,
   "structural.embedding": 8,
+  "train.edits": 6,
   "train.learning_rate": 1e-3,
   "train.steps": 6,
   "train.log_every": 1,
+  "scoring.edits": 8,
   "checkpoint.every": 3,
 }
 

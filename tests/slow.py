@@ -47,3 +47,68 @@ def _doubled(rows: np.ndarray) -> np.ndarray:
   before[0], after[-1] = rows[0], rows[-1]
   pairs = [0.75 * rows + 0.25 * before, 0.75 * rows + 0.25 * after]
   return np.stack(pairs, axis=1).reshape(2 * len(rows), *rows.shape[1:])
+
+
+def unit(feats: np.ndarray) -> np.ndarray:
+  feats = np.float64(feats)
+  return feats / np.linalg.norm(feats, axis=-1, keepdims=True)
+
+
+def resize(values: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+  """Bilinear between cell centres; a triangle of the coarser cell's width."""
+  parts = []
+  for old, new in zip(values.shape, grid, strict=True):
+    part = np.zeros((new, old))
+    for to in range(new):
+      centre, reach = (to + 0.5) * old / new - 0.5, max(1.0, old / new)
+      for at in range(old):
+        part[to, at] = max(0.0, 1 - abs(at - centre) / reach)
+      part[to] /= part[to].sum()
+    parts.append(part)
+  return parts[0] @ np.float64(values) @ parts[1].T
+
+
+def smooth(maps: np.ndarray, sigma: float) -> np.ndarray:
+  """A Gaussian window cut at four deviations; edges are mirrored with their cell."""
+  reach = int(4 * sigma + 0.5)
+  steps = np.arange(-reach, reach + 1)
+  bell = np.exp(-0.5 * (steps[:, None] ** 2 + steps[None] ** 2) / max(sigma, 1e-9) ** 2)
+  smoothed = np.zeros(maps.shape)
+  for at, y, x in np.ndindex(*maps.shape):
+    padded = np.pad(np.float64(maps[at]), reach, mode="symmetric")
+    window = padded[y:, x:][: len(steps), : len(steps)]
+    smoothed[at, y, x] = np.sum(window * bell) / bell.sum()
+  return smoothed
+
+
+def quantile(values: np.ndarray, share: float) -> float:
+  ranked = sorted(np.float64(values).ravel())
+  at = share * (len(ranked) - 1)
+  low = min(int(at), len(ranked) - 2)
+  return ranked[low] + (at - low) * (ranked[low + 1] - ranked[low])
+
+
+def position_statistics(maps: np.ndarray, positionwise: bool):
+  """Mean and spread, cell by cell: n parts its own, forty the average cell's."""
+  n, grid = len(maps), maps.shape[1:]
+  if not positionwise:
+    return np.full(grid, maps.mean()), np.full(grid, maps.std())
+  cells = [maps[:, y, x] for y, x in np.ndindex(*grid)]
+  means = [sum(c) / n for c in cells]
+  within = [sum((c - sum(c) / n) ** 2) / (n - 1) for c in cells]
+  mean = [(n * m + 40 * np.mean(means)) / (n + 40) for m in means]
+  spread = [np.sqrt((n * v + 40 * np.mean(within)) / (n + 40)) for v in within]
+  return np.reshape(mean, grid), np.reshape(spread, grid)
+
+
+def smooth_by_axis(image: np.ndarray, sigmas: list[float]) -> np.ndarray:
+  """One image under a Gaussian with a spread of its own along each axis."""
+  smoothed = np.float64(image)
+  for axis, sigma in enumerate(sigmas):
+    reach = int(4 * sigma + 0.5)
+    bell = np.exp(-0.5 * np.arange(-reach, reach + 1) ** 2 / sigma**2)
+    rows = np.moveaxis(smoothed, axis, 0)
+    padded = np.pad(rows, ((reach, reach), (0, 0)), mode="symmetric")
+    sums = [bell @ padded[at : at + len(bell)] / bell.sum() for at in range(len(rows))]
+    smoothed = np.moveaxis(np.stack(sums), 0, axis)
+  return smoothed

@@ -306,22 +306,6 @@ def test_a_code_without_use_becomes_a_current_valid_feature():
   assert state.counts[2] == 1
 
 
-def test_the_usual_distance_is_an_average_over_valid_features_and_steps():
-  state = started(np.float32([[0, 0], [4, 0]]))
-  rule = {"decay": 0.75, "eps": 1e-5, "reseed_after": 99}
-  weight, index, want = jnp.float32([1, 1, 0]), jnp.int32([0, 1, 0]), None
-  for step, far in enumerate((1.0, 2.0, 3.0)):
-    # The second feature lies on its code, the third is padding.
-    feats = jnp.stack([state.codes[0] + far, state.codes[1], state.codes[0] + HUGE])
-    state = codebook.update(state, feats, index, weight, jax.random.key(step), **rule)
-    now = (2 * far**2 + 0) / 2
-    want = now if want is None else 0.75 * want + 0.25 * now
-    assert float(state.gap) == pytest.approx(want, rel=1e-5)
-  none = jnp.zeros(3)
-  found = codebook.update(state, feats, index, none, jax.random.key(9), **rule)
-  assert float(found.gap) == float(state.gap)
-
-
 def test_replaced_codes_take_every_valid_feature_once():
   state, feats = started(drawn(13, 300, 2)), drawn(14, 6, 2)
   feats[[0, 5]] = HUGE

@@ -23,8 +23,8 @@ CHOICES = {
   "data.source": ("folder", "tfds"),
   "encoder.dtype": ("float32", "bfloat16"),
   "logical.fusion": ("concat", "attention"),
-  "logical.maps": ("reconstruction", "discrepancy", "both"),
   "loss.distance": ("cosine", "mse", "cosine_flat"),
+  "scoring.fusion": ("learned", "equal"),
   "scoring.image": ("sources", "max", "top1"),
   "variant": ("default", "paper"),
 }
@@ -34,6 +34,11 @@ AT_LEAST_ONE = (
   *("logical.strides", "logical.width", "structural.width", "train.batch_size"),
   *("train.log_every", "train.steps"),
 )
+AT_LEAST_ZERO = (
+  *("codebook.parts", "logical.local_width", "scoring.edits", "structural.strides"),
+  "train.edits",
+)
+MAPS = (*("memory", "codes", "layout", "reconstruction", "discrepancy", "structural"),)
 MULTIPLE = "a positive multiple of 32"
 LEVELS = "rising levels out of 1..5, such as (2,3,4)"
 DEEPEST = "0 (automatic), or a level 1..5 not below the highest of encoder.levels"
@@ -44,13 +49,12 @@ WRONG = (
   *(("encoder.deepest", value, DEEPEST) for value in (-1, 3, 6)),
   *(("data.validation_fraction", value, "in (0, 1)") for value in (0.0, 1.0, -0.1)),
   *(("codebook.decay", value, "in [0, 1)") for value in (-0.01, 1.0, float("nan"))),
-  ("codebook.parts", -1, "0 or more"),
-  *(("codebook.parts_decay", value, "in [0, 1)") for value in (-0.01, 1.0)),
   *(("codebook.memory", value, "in [0, 1]") for value in (-0.1, 1.1)),
-  ("scoring.global_weight", -0.5, "0 or more"),
+  *(("scoring.maps", value, f"some of {MAPS}") for value in ((), ("memory", "x"))),
   ("scoring.pooled", ("codes", "other"), "some of ('features', 'residual', 'codes')"),
   *(("scoring.low", value, "a quantile below scoring.high") for value in (-0.1, 0.995)),
   *(("scoring.smoothing", value, "0 or more") for value in (-1.0, float("nan"))),
+  *((name, -1, "0 or more") for name in AT_LEAST_ZERO),
   *((name, value, "1 or more") for name in AT_LEAST_ONE for value in (0, -2)),
   *((name, "other", f"one of {allowed}") for name, allowed in CHOICES.items()),
 )
@@ -60,14 +64,13 @@ RIGHT = (
   *(("encoder.deepest", value) for value in (0, 4, 5)),
   *(("data.validation_fraction", value) for value in (0.001, 0.999)),
   *(("codebook.decay", value) for value in (0.0, 0.999)),
-  ("codebook.parts", 0),
-  *(("codebook.parts_decay", value) for value in (0.0, 0.999)),
   *(("codebook.memory", value) for value in (0.0, 0.1, 1.0)),
-  ("scoring.global_weight", 0.0),
+  *(("scoring.maps", value) for value in (MAPS, ("layout",), ("memory", "codes"))),
   *(("scoring.pooled", value) for value in ((), ("residual", "codes"))),
   *(("scoring.low", value) for value in (0.0, 0.99)),
   ("scoring.high", 1.0),
   ("scoring.smoothing", 0.0),
+  *((name, 0) for name in AT_LEAST_ZERO),
   *((name, 1) for name in AT_LEAST_ONE),
   *((name, value) for name, allowed in CHOICES.items() for value in allowed),
 )
@@ -125,14 +128,20 @@ def test_defaults_are_those_of_the_method():
     "codebook.eps": 1e-5,
     "codebook.commitment": 0.25,
     "logical.strides": 2,
-    "logical.maps": "both",
+    "logical.enabled": True,
+    "logical.local_width": 0,
+    "structural.enabled": False,
     "loss.distance": "cosine",
     "train.learning_rate": 1e-4,
     "train.weight_decay": 1e-5,
     "train.decay_at": 0.95,
+    "train.edits": 200,
     "scoring.smoothing": 4.0,
     "scoring.low": 0.9,
     "scoring.high": 0.995,
+    "scoring.maps": MAPS,
+    "scoring.fusion": "learned",
+    "scoring.edits": 200,
     "scoring.image": "sources",
   }
   assert {name: found[name] for name in want} == want
@@ -207,10 +216,45 @@ def test_statistics_that_are_not_there_are_refused(levels, parts, pooled):
   config.scoring.pooled = pooled
   with pytest.raises(ValueError, match=r"^config\.scoring\.pooled is .*, none of"):
     settings.validate(config)
-  config.scoring.global_weight = 0.0
+  config.scoring.pooled = ()
   settings.validate(config)
-  config.scoring.global_weight, config.scoring.pooled = 1.0, (*pooled, "residual")
+  config.scoring.pooled = (*pooled, "residual")
   settings.validate(config)
+  config.logical.enabled = False
+  with pytest.raises(ValueError, match=r"^config\.scoring\.pooled is .*, none of"):
+    settings.validate(config)
+
+
+@pytest.mark.parametrize(
+  ("changes", "maps", "other"),
+  [
+    ({"codebook.memory": 0.0}, ("memory",), "layout"),
+    ({"codebook.parts": 0}, ("codes", "layout"), "memory"),
+    ({"encoder.levels": (2, 4)}, ("codes", "layout"), "reconstruction"),
+    ({"logical.enabled": False}, ("reconstruction", "discrepancy"), "codes"),
+    ({}, ("discrepancy", "structural"), "reconstruction"),
+    (
+      {"logical.enabled": False, "logical.local_width": 8, "structural.enabled": True},
+      ("discrepancy",),
+      "structural",
+    ),
+  ],
+)
+def test_maps_that_are_not_there_are_refused(changes, maps, other):
+  """One that is there is enough."""
+  config = settings.defaults()
+  settings.assign(config, changes)
+  config.scoring.maps = maps
+  with pytest.raises(ValueError, match=r"^config\.scoring\.maps is .*, none of"):
+    settings.validate(config)
+  config.scoring.maps = (*maps, other)
+  settings.validate(config)
+
+
+def test_the_settings_that_are_read_after_the_training_are_told_apart():
+  after = {"codebook.memory", "codebook.parts"}
+  for name in leaves(settings.defaults()):
+    assert settings.is_scored(name) == (name in after or name.startswith("scoring."))
 
 
 def test_all_wrong_fields_are_listed_at_once():
@@ -282,12 +326,8 @@ def test_the_paper_s_variant_sets_its_fields_but_for_those_that_are_given():
   config.variant, config.codebook.groups = "paper", 2
   settings.apply_variant(config, ("variant", "codebook.groups"))
   settings.validate(config)
-  changed = {
-    name: value
-    for name, value in leaves(config).items()
-    if value != leaves(settings.defaults())[name]
-  }
-  assert changed == settings.PAPER | {"variant": "paper", "codebook.groups": 2}
+  own = settings.PAPER | {"variant": "paper", "codebook.groups": 2}
+  assert leaves(config) == leaves(settings.defaults()) | own
 
 
 def test_the_variant_is_a_flag_of_the_command(tmp_path):
@@ -297,15 +337,15 @@ import sys
 from absl import app, flags
 from nps_jax import train, trainer
 def fit(config, workdir, trained):
-  print(config.variant, config.scoring.image, config.scoring.global_weight)
+  print(config.variant, config.scoring.image, config.scoring.edits)
   raise ValueError("enough")
 trainer.fit = fit
 sys.argv = ["train", "--config={FILES[0].parent / "loco.py"}", "--workdir={tmp_path}",
-  "--config.variant=paper", "--config.scoring.global_weight=2"]
+  "--config.variant=paper", "--config.scoring.edits=2"]
 app.run(train.main)
 """
   found = subprocess.run(
     [sys.executable, "-c", code], capture_output=True, text=True, check=False
   )
-  assert found.stdout == "paper max 2.0\n", found.stderr
+  assert found.stdout == "paper max 2\n", found.stderr
   assert found.stderr.rstrip().endswith("Error: enough")

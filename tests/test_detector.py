@@ -8,11 +8,15 @@ import ml_collections
 import numpy as np
 import pytest
 import runs
+import slow
 
 from nps_jax import detector
+from nps_jax import scoring
+from nps_jax.models import counts
 from nps_jax.models import weights
 
-SHAPES = {3: (8, 8, 128), 4: (4, 4, 256)}
+SHAPES = {2: (16, 16, 64), 3: (8, 8, 128), 4: (4, 4, 256)}
+BOTH = {"structural__enabled": True, "logical__local_width": 16}  # and the local head
 
 
 def built(tmp_path, **changes):
@@ -28,10 +32,20 @@ def features(seed, count=3):
   }
 
 
-def objective(model, params, codes, feats, valid=(1, 1, 1)):
+def objective(model, params, codes, feats, valid=(1, 1, 1), normal=None):
+  """The loss, where nothing else is said of rebuilding the features themselves."""
+  normal = feats if normal is None else normal
   category, key = jnp.int32((0, 1, 0)), jax.random.key(1)
-  given = (params, codes, feats, category, jnp.float32(valid), key)
-  return jax.jit(model.objective)(*given)
+  return jax.jit(model.objective)(
+    params, codes, feats, normal, category, jnp.float32(valid), key
+  )
+
+
+def scored(model, params, codes, feats, priors=None, category=(0, 1, 0)):
+  return jax.jit(model.raw_scores)(
+    *(params, codes, feats, jnp.int32(category), jnp.ones(len(category))),
+    priors or scoring.Priors(),
+  )
 
 
 def slow_gap(target, rebuilt):
@@ -45,45 +59,69 @@ def slow_gap(target, rebuilt):
   return gaps
 
 
-def test_the_loss_is_the_sum_of_both_modules_gaps(tmp_path):
-  model = built(tmp_path, codebook__enabled=False, codebook__parts=0)
+def assert_terms(model, seen, normal):
+  """The loss is the sum of the gaps between what is rebuilt from `seen` and `normal`."""
   params, codes = jax.jit(model.init)(jax.random.key(0))
-  feats = features(0)
-  total, (_, terms) = objective(model, params, codes, feats)
-  found = model._logical.apply(
-    {"params": params["logical"]},
-    *(feats, None, jnp.int32((0, 1, 0)), jnp.ones(3), (64, 64), True),
-  )
-  rebuilt = model._structural.apply({"params": params["structural"]}, feats, (64, 64))
-  gaps = {
-    "logical/reconstruction": slow_gap(feats, found.rebuilt),
-    "logical/local": slow_gap(found.rebuilt, found.local),
-    "structural/reconstruction": slow_gap(feats, rebuilt),
-  }
-  want = {name: sum(each.values()) for name, each in gaps.items()}
+  total, (_, terms) = objective(model, params, codes, seen, normal=normal)
+  gaps = {}
+  if "logical" in params:
+    reconstruction = model._logical.apply(
+      {"params": params["logical"]},
+      *(seen, None, jnp.int32((0, 1, 0)), jnp.ones(3), (64, 64), True),
+    )
+    gaps["logical/reconstruction"] = slow_gap(normal, reconstruction.rebuilt)
+    if model.config.logical.local_width:
+      gaps["logical/local"] = slow_gap(reconstruction.rebuilt, reconstruction.local)
+  if "structural" in params:
+    rebuilt = model._structural.apply({"params": params["structural"]}, seen, (64, 64))
+    gaps["structural/reconstruction"] = slow_gap(normal, rebuilt)
+  want = {name: sum(levels.values()) for name, levels in gaps.items()}
   np.testing.assert_allclose(total, sum(want.values()), rtol=1e-4)
-  want["logical/commitment"] = 0.0
-  for name, each in gaps.items():
-    want |= {f"{name}/f{level}": gap for level, gap in each.items()}
+  if "logical" in params:
+    want["logical/commitment"] = 0.0
+  for name, levels in gaps.items():
+    want |= {f"{name}/f{level}": gap for level, gap in levels.items()}
   assert set(terms) == set(want)
   for name, value in want.items():
     np.testing.assert_allclose(terms[name], value, rtol=1e-4, atol=1e-6)
+  return want
+
+
+def test_the_loss_is_the_sum_of_both_modules_gaps(tmp_path):
+  model = built(tmp_path, codebook__enabled=False, **BOTH)
+  assert len(assert_terms(model, features(0), features(0))) == 4 + 3 * 2
+
+
+def test_what_is_seen_is_to_become_what_is_normal(tmp_path):
+  """Edited images go in, and the same images' features before the edit are wanted."""
+  model = built(tmp_path, codebook__enabled=False, **BOTH)
+  seen = features(0)
+  same, other = (assert_terms(model, seen, normal) for normal in (seen, features(9)))
+  for name, value in same.items():
+    reads_normal = name.partition("/f")[0].endswith("reconstruction")
+    assert (abs(other[name] - value) > 1e-3) == reads_normal, name
+
+
+@pytest.mark.parametrize("alone", ["logical", "structural"])
+def test_a_module_may_be_the_only_one(tmp_path, alone):
+  changes = {f"{name}__enabled": name == alone for name in ("logical", "structural")}
+  model = built(tmp_path, codebook__enabled=False, **changes)
+  terms = assert_terms(model, features(0), features(9))
+  assert {name.partition("/")[0] for name in terms} == {alone}
 
 
 @pytest.mark.slow
 def test_each_image_is_read_with_its_own_category_s_vector(tmp_path):
   """Vectors come from files as NumPy arrays; the compiled step takes rows of them."""
-  model = built(tmp_path, context__source="vectors", structural__enabled=False)
+  model = built(tmp_path, context__source="vectors")
   vectors = np.random.default_rng(6).normal(size=(2, 5)).astype(np.float32)
   model = dataclasses.replace(model, vectors=vectors)
   params, codes = jax.jit(model.init)(jax.random.key(0))
   feats = jax.tree.map(lambda each: each[:1].repeat(2, axis=0), features(8))
 
   def maps(rows):
-    found = jax.jit(model.raw_scores)(
-      *(params, codes, feats, jnp.int32(rows), jnp.ones(2))
-    )
-    return np.asarray(found.maps["reconstruction"])
+    raw = scored(model, params, codes, feats, category=rows)
+    return np.asarray(raw.maps["reconstruction"])
 
   first, second = maps((0, 1))
   assert np.abs(first - second).max() > 1e-4
@@ -92,7 +130,7 @@ def test_each_image_is_read_with_its_own_category_s_vector(tmp_path):
 
 @pytest.mark.slow
 def test_each_module_learns_as_if_alone(tmp_path):
-  model = built(tmp_path)
+  model = built(tmp_path, **BOTH)
   params, codes = jax.jit(model.init)(jax.random.key(0))
   feats = features(1)
 
@@ -113,7 +151,7 @@ def test_each_module_learns_as_if_alone(tmp_path):
 
 @pytest.mark.slow
 def test_the_local_head_does_not_pull_its_target(tmp_path):
-  model = built(tmp_path, codebook__enabled=False, codebook__parts=0)
+  model = built(tmp_path, codebook__enabled=False, **BOTH)
   params, codes = jax.jit(model.init)(jax.random.key(0))
   feats = features(2)
 
@@ -130,12 +168,15 @@ def test_the_local_head_does_not_pull_its_target(tmp_path):
 
 
 def test_padding_rows_change_no_loss(tmp_path):
-  model = built(tmp_path)
+  model = built(tmp_path, **BOTH)
   params, codes = jax.jit(model.init)(jax.random.key(0))
-  feats = features(3)
-  plain, (state, _) = objective(model, params, codes, feats, (1, 1, 0))
-  spoilt = {level: each.at[2].set(50.0) for level, each in feats.items()}
-  other, (after, _) = objective(model, params, codes, spoilt, (1, 1, 0))
+  feats, normal = features(3), features(7)
+  plain, (state, _) = objective(model, params, codes, feats, (1, 1, 0), normal)
+  spoilt = [
+    {level: rows.at[2].set(value) for level, rows in levels.items()}
+    for levels, value in ((feats, 50.0), (normal, -9.0))
+  ]
+  other, (after, _) = objective(model, params, codes, spoilt[0], (1, 1, 0), spoilt[1])
   np.testing.assert_array_equal(plain, other)
   for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
     np.testing.assert_array_equal(one, two)
@@ -158,38 +199,87 @@ def test_the_encoder_is_frozen_and_reads_up_to_the_deepest_level(tmp_path):
   assert all(not np.any(leaf) for leaf in jax.tree.leaves(slope(frozen)))
 
 
+def priors_for(model, feats, names):
+  """Random normal patches and scenes, of the widths that the model's have."""
+  rng = np.random.default_rng(11)
+  memory = np.float32(rng.normal(size=(9, model.patches(feats).shape[-1])))
+  codes = rng.normal(size=(6, SHAPES[counts.LEVEL][-1])) / 9
+  vocabulary = counts.Vocabulary(jnp.float32(codes), jnp.float32(0.7))
+  everything = {"memory": jnp.asarray(memory), "vocabulary": vocabulary}
+  return scoring.Priors(**{name: everything[name] for name in names})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ("changes", "want"),
+  ("changes", "priors", "want"),
   [
-    ({}, {"reconstruction", "discrepancy", "structural", "codes"}),
+    ({}, (), "reconstruction / residual features"),
+    ({}, ("vocabulary",), "reconstruction / residual features codes"),
     (
-      {"logical__maps": "discrepancy", "structural__enabled": False},
-      {"discrepancy", "codes"},
+      BOTH,
+      ("memory", "vocabulary"),
+      "reconstruction discrepancy structural memory / residual features codes",
+    ),
+    (  # the decoder's codes are others than those that are counted
+      {"codebook__enabled": False, "logical__local_width": 16},
+      ("vocabulary",),
+      "reconstruction discrepancy / residual features codes",
     ),
     (
-      {"logical__maps": "reconstruction", "codebook__parts": 0},
-      {"reconstruction", "structural"},
+      {"logical__enabled": False, "structural__enabled": True},
+      ("vocabulary",),
+      "structural / features codes",
     ),
+    ({"logical__enabled": False}, ("memory", "vocabulary"), "memory / features codes"),
     (
-      {"codebook__enabled": False},  # the decoder's codes; these are counted
-      {"reconstruction", "discrepancy", "structural", "codes"},
+      {"encoder__levels": (4,)},
+      ("memory",),
+      "reconstruction memory / residual features",
     ),
-    (
-      {"encoder__levels": (4,)},  # without the level that is counted
-      {"reconstruction", "discrepancy", "structural"},
-    ),
+    ({"encoder__levels": (2,)}, ("memory",), "reconstruction memory / residual"),
   ],
 )
-def test_the_settings_choose_the_sources_of_scores(tmp_path, changes, want):
+def test_modules_and_priors_are_the_sources_of_scores(tmp_path, changes, priors, want):
   model = built(tmp_path, **changes)
   params, codes = jax.jit(model.init)(jax.random.key(0))
-  found = jax.jit(model.raw_scores)(
-    params, codes, features(5), jnp.int32((0, 1, 0)), jnp.ones(3)
-  )
-  counted = want & {"codes"}
-  assert set(found.maps) == want - counted
-  assert {each.shape for each in found.maps.values()} == {(3, 16, 16)}
-  assert set(found.pooled) == {"residual", "features"} | counted
-  for rows in (found.pooled[name] for name in counted):
-    np.testing.assert_allclose(np.square(rows).sum(axis=1), 1, rtol=1e-4)
+  feats = features(5)
+  raw = scored(model, params, codes, feats, priors_for(model, feats, priors))
+  maps, pooled = (set(names.split()) for names in want.split(" / "))
+  assert set(raw.maps) == maps and set(raw.pooled) == pooled
+  assert {values.shape for values in raw.maps.values()} == {(3, 16, 16)}
+  modules = {"logical": "reconstruction" in maps, "structural": "structural" in maps}
+  assert set(params) == {name for name, there in modules.items() if there}
+  assert (raw.cells is not None) == ("codes" in pooled)
+
+
+def test_counted_shares_are_the_means_of_what_each_cell_belongs_to(tmp_path):
+  """Against loops: a softmax of squared distances between scenes and codes."""
+  model = built(tmp_path, logical__enabled=False)
+  feats = features(12)
+  priors = priors_for(model, feats, ("memory", "vocabulary"))
+  raw = scored(model, {}, {}, feats, priors)
+  unit = np.float64(feats[3])
+  unit /= np.linalg.norm(unit, axis=-1, keepdims=True)
+  codes, gap = np.float64(priors.vocabulary.codes), float(priors.vocabulary.gap)
+  cells = np.zeros((3, 8, 8, len(codes)))
+  for b, y, x in np.ndindex(cells.shape[:3]):
+    rows, columns = slice(max(0, y - 1), y + 2), slice(max(0, x - 1), x + 2)
+    scene = unit[b, rows, columns].reshape(-1, unit.shape[-1]).mean(axis=0)
+    soft = np.exp(-np.square(scene - codes).sum(axis=1) / gap)
+    cells[b, y, x] = soft / soft.sum()
+  assert raw.cells.dtype == np.float16
+  np.testing.assert_allclose(raw.cells, cells, rtol=2e-3, atol=1e-6)
+  np.testing.assert_allclose(raw.pooled["codes"], cells.mean(axis=(1, 2)), rtol=1e-4)
+  np.testing.assert_allclose(raw.pooled["codes"].sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_memory_s_map_is_the_distance_to_the_nearest_patch(tmp_path):
+  model = built(tmp_path, logical__enabled=False)
+  feats = features(13)
+  priors = priors_for(model, feats, ("memory",))
+  raw = scored(model, {}, {}, feats, priors)
+  patches = slow.patches({level: np.asarray(feats[level]) for level in (3, 4)})
+  gaps = patches[..., None, :] - np.float64(priors.memory)
+  want = np.float32(np.linalg.norm(gaps, axis=-1).min(axis=-1))
+  grid = scoring.on_grid(jnp.asarray(want), (16, 16))
+  np.testing.assert_allclose(raw.maps["memory"], grid, rtol=1e-4)

@@ -159,15 +159,15 @@ def test_unknown_ground_truth_is_not_dropped_in_silence(tmp_path):
 
 
 def test_a_tenth_of_the_training_images_is_held_out(tmp_path, caplog):
-  good(tmp_path / "nuts", 20)
+  good(tmp_path / "nuts", 110)
   absl_logging.set_verbosity(absl_logging.INFO)
   with caplog.at_level(logging.INFO, logger="absl"):
     found = folder.open_category(tmp_path, "nuts", seed=3)
-  assert "2 of its 20 training images" in caplog.text
-  assert (len(found.train), len(found.validation)) == (18, 2)
+  assert "11 of its 110 training images" in caplog.text
+  assert (len(found.train), len(found.validation)) == (99, 11)
   files = [each.image.name for each in (*found.train, *found.validation)]
-  assert sorted(files) == [f"{i:03}.png" for i in range(20)]
-  assert files[:18] == sorted(files[:18])
+  assert sorted(files) == [f"{i:03}.png" for i in range(110)]
+  assert files[:99] == sorted(files[:99])
   for each in found.validation:
     assert each.split == "validation"
     assert each.id == f"nuts/validation/good/{each.image.stem}"
@@ -177,7 +177,16 @@ def test_a_tenth_of_the_training_images_is_held_out(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-  ("count", "fraction", "held"), [(2, 0.1, 1), (2, 0.99, 1), (5, 0.99, 4), (5, 0.4, 2)]
+  ("count", "fraction", "held"),
+  [
+    (2, 0.1, 1),
+    (2, 0.99, 1),
+    (5, 0.99, 4),
+    (5, 0.4, 2),
+    (12, 0.1, 4),
+    (31, 0.1, 10),
+    (40, 0.3, 12),
+  ],
 )
 def test_some_images_are_held_out_but_never_all(tmp_path, count, fraction, held):
   good(tmp_path / "nuts", count)

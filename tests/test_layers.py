@@ -12,9 +12,10 @@ import nps_jax
 FLOORS = {
   7: "benchmark evaluate predict pretrain sweep train",
   6: "study trainer",
-  5: "inference",
+  5: "calibrating inference",
   4: "detector pretraining",
-  3: "drawn edits gaussian losses metrics models parts report scoring",
+  3: "calibration drawn edits gaussian judging losses metrics models parts report "
+  "scoring",
   2: "data pretrained",
   1: "runs",
   0: "config console distributed",

@@ -1,4 +1,4 @@
-"""M_LAD: what reaches what, and the counted codes against brute force."""
+"""M_LAD: what reaches what, and the losses of its codes against brute force."""
 
 from flax import traverse_util
 import jax
@@ -19,7 +19,7 @@ def tiny(**changes):
   config.update(
     {
       "context": {"source": "learned", "width": 4},
-      "codebook": {"size": 8, "groups": 2, "parts": 16, "width": 4},
+      "codebook": {"size": 8, "groups": 2, "width": 4},
       "logical": {"width": 16, "blocks": 1, "embedding": 8, "local_width": 16},
     }
   )
@@ -87,6 +87,22 @@ def test_the_local_head_sees_a_few_cells_only():
   want = np.zeros((4, 4), bool)
   want[:2, :2] = True  # a 3x3 convolution around the corner, and no further
   np.testing.assert_array_equal(moved, want)
+
+
+def test_without_a_local_head_the_rest_is_the_same():
+  model, held = built(tiny())
+  bare, fewer = built(tiny(logical__local_width=0))
+  assert set(held["params"]) - set(fewer["params"]) == {"local"}
+  whole, rest = (
+    run(
+      each,
+      held | {"params": {name: held["params"][name] for name in own["params"]}},
+      features(1),
+    )
+    for each, own in ((model, held), (bare, fewer))
+  )
+  assert rest.local == {} and set(whole.local) == set(WIDTHS)
+  assert_same(rest.rebuilt, whole.rebuilt)
 
 
 def test_everything_rebuilt_comes_through_the_embedding_and_the_priors():
@@ -159,40 +175,17 @@ def test_padding_rows_reach_neither_codes_nor_other_rows(where, fusion):
 def test_training_starts_the_codes_and_evaluation_leaves_them():
   model, held = built(tiny())
   feats = features(9)
-  found, after = trained(model, held, feats)
+  _, after = trained(model, held, feats)
   for state in jax.tree.leaves(
     after["codes"], is_leaf=lambda each: hasattr(each, "started")
   ):
     assert bool(state.started) and np.abs(state.codes).max() > 0
-  np.testing.assert_array_equal(found.parts, np.zeros((3, 16)))  # not in training
   _, kept = model.apply(
     after,
     *(on_device(feats), None, jnp.int32((0, 0, 0)), jnp.ones(3), SIDE, False),
     mutable=["codes"],
   )
   assert_same(kept["codes"], after["codes"])
-
-
-def test_parts_are_shared_by_the_squared_distance_to_codes():
-  model, held = built(tiny())
-  _, held = trained(model, held, features(10))
-  feats = features(11)
-  found = run(model, held, feats).parts
-  state = held["codes"]["parts"]["scenes"]
-  codes, usual = np.float64(state.codes), float(state.gap)
-  assert usual > 0
-  unit = np.float64(feats[3])
-  unit /= np.linalg.norm(unit, axis=-1, keepdims=True)
-  shares = np.zeros((len(unit), len(codes)))
-  for b, y, x in np.ndindex(unit.shape[:3]):
-    rows, columns = slice(max(0, y - 1), y + 2), slice(max(0, x - 1), x + 2)
-    around = unit[b, rows, columns].reshape(-1, unit.shape[-1]).mean(axis=0)
-    gaps = np.square(around - codes).sum(axis=1)
-    soft = np.exp((gaps.min() - gaps) / usual)
-    shares[b] += soft / soft.sum()
-  shares /= unit[0, ..., 0].size
-  np.testing.assert_allclose(found, shares, rtol=1e-3, atol=1e-5)
-  np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -247,7 +240,7 @@ def test_the_codes_losses_are_summed_over_the_codebooks():
 
 
 def test_without_codebooks_nothing_is_quantised():
-  model, held = built(tiny(codebook__enabled=False, codebook__parts=0))
+  model, held = built(tiny(codebook__enabled=False))
   found = run(model, held, features(12))
-  assert found.parts is None and "codes" not in held
+  assert "codes" not in held
   np.testing.assert_array_equal((found.commitment, found.pull), 0)

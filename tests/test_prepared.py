@@ -119,7 +119,9 @@ def test_many_threads_read_at_once(data_dir, tree):
     assert all(pool.map(same, pairs))
   options = {"batch_size": 4, "size": 32, "seed": 0}
   batches = [
-    pipeline.train_batches([images], **options, threads=threads, cache=False)
+    pipeline.train_batches(
+      images, [0] * len(images), **options, threads=threads, cache=False
+    )
     for images, threads in ((found, 8), (wanted, 1))
   ]
   for _ in range(12):

@@ -334,7 +334,7 @@ def test_runs_of_another_scoring_take_the_training_that_is_done(fake, flags, tmp
     "small": {"codebook.size": 64},
     "default": {},
     "peak": {"scoring.image": "max"},
-    "memory": {"codebook.memory": 0.0, "logical.maps": "discrepancy"},
+    "memory": {"codebook.memory": 0.0, "scoring.maps": ("reconstruction",)},
     "small-peak": {"codebook.size": 64, "scoring.image": "max"},
   }
   write_variants(tmp_path, held)
@@ -381,22 +381,22 @@ def test_unified_trains_one_model_with_a_row_for_each_category(fake, flags, tmp_
 
 
 def test_flags_are_passed_on_and_give_the_settings_that_were_planned(flags, tmp_path):
-  held = {"default": {}, "deep": {"encoder.levels": (4,), "scoring.global_weight": 0}}
+  held = {"default": {}, "deep": {"encoder.levels": (4,), "scoring.smoothing": 0}}
   write_variants(tmp_path, held)
   given = ["--config.encoder.levels=(2,3)", "--config.context.templates=('a {}','{}')"]
-  given += ["--config.train.steps", "9", "--noconfig.structural.enabled"]
+  given += ["--config.train.steps", "9", "--noconfig.logical.enabled"]
   found = plan.make([*flags, *given]).runs
   assert len(found) == 8
   for run in found:
     assert run.command[0] == "nps_jax.train"
     config = parsed(run.command[1:])
     assert config == run.config and config.is_locked
-    assert config.train.steps == 9 and not config.structural.enabled
+    assert config.train.steps == 9 and not config.logical.enabled
     assert config.context.templates == ("a {}", "{}")
     assert run.name == f"{run.variant}/{config.data.category}/seed{config.seed}"
     deep = run.variant == "deep"
     assert config.encoder.levels == ((4,) if deep else (2, 3))
-    assert config.scoring.global_weight == (0.0 if deep else 3.0)
+    assert config.scoring.smoothing == (0.0 if deep else 4.0)
   words = runner.command(found[0], ())
   assert words[:2] == [sys.executable, "-m"]
   assert tuple(words[2:-1]) == found[0].command

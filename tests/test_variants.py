@@ -61,12 +61,12 @@ def test_chosen_names_come_in_the_file_s_order_and_once():
 
 def test_a_variant_changes_its_fields_and_nothing_else():
   config = settings.defaults()
-  fields = {"codebook.size": 64, "scoring.global_weight": 0, "encoder.levels": (3,)}
+  fields = {"codebook.size": 64, "scoring.smoothing": 0, "encoder.levels": (3,)}
   found = variants.changed(config, "v", fields)
   assert config == settings.defaults() and found.is_locked and found.codebook.is_locked
   before, after = settings.leaves(config), settings.leaves(found)
   assert {name: after[name] for name in after if after[name] != before[name]} == fields
-  assert type(found.scoring.global_weight) is float
+  assert type(found.scoring.smoothing) is float
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,9 @@ def test_the_ablation_adds_priors_to_the_decoder_alone():
 
   def priors(name):
     found = variants.changed(config, name, known[name])
-    rest = (found.structural.enabled, found.logical.maps, found.codebook.memory)
-    assert rest == (False, "reconstruction", 0) and found.scoring.global_weight == 0
+    rest = (found.structural.enabled, found.codebook.memory, found.train.edits)
+    assert rest == (False, 0, 0) and found.scoring.edits == 0
+    assert (found.scoring.maps, found.scoring.pooled) == (("reconstruction",), ())
     return found.context.source, found.codebook.enabled
 
   assert priors("reconstruction") == ("none", False)

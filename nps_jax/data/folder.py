@@ -16,6 +16,7 @@ from nps_jax.data import records
 LAYOUTS = ("auto", "loco", "mvtec_ad", "plain")
 LOCO_KINDS = (records.GOOD, records.LOGICAL, records.STRUCTURAL)
 WAY_OUT = "Change the root: config.data.root, or --dataset of an evaluation."
+FEWEST = 10  # images held out for validation, unless that were more than a third
 PARTS = ("train", "validation", "test", "ground_truth", "defects_config.json")
 
 
@@ -274,7 +275,11 @@ def _normal_images(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
 def _hold_out(
   folder: pathlib.Path, train: list[pathlib.Path], seed: int, fraction: float
 ) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-  """The training images that stay, and those that become validation images."""
+  """The training images that stay, and those that become validation images.
+
+  At least FEWEST or a third of them, whatever the fraction: the spread of a few images
+  says nothing of that of others.
+  """
   if not 0 < fraction < 1:
     raise ValueError(
       f"config.data.validation_fraction is {fraction}; expected a value in (0, 1)."
@@ -284,7 +289,8 @@ def _hold_out(
       f"{folder} has a single training image and no validation folder, so none can be "
       "held out. Add images."
     )
-  count = min(max(1, round(fraction * len(train))), len(train) - 1)
+  few = min(FEWEST, len(train) // 3)
+  count = min(max(1, few, round(fraction * len(train))), len(train) - 1)
   chosen = set(np.random.default_rng(seed).permutation(len(train))[:count].tolist())
   logging.info(
     "%s has no validation folder: %d of its %d training images serve as one.",

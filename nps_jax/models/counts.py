@@ -10,7 +10,7 @@ from typing import NamedTuple
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float
 import numpy as np
 
 from nps_jax import losses
@@ -43,7 +43,7 @@ def scenes(feats: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
   )
 
 
-def learn(rows: Float32[np.ndarray, "n d"], count: int, seed: int) -> Vocabulary:
+def learn(rows: Float[np.ndarray, "n d"], count: int, seed: int) -> Vocabulary:
   """`count` codes of the scenes by k-means, from k-means++ seeds; fewer of few scenes.
 
   Arthur and Vassilvitskii 2007: each seed is a scene drawn by its squared distance to
@@ -53,7 +53,7 @@ def learn(rows: Float32[np.ndarray, "n d"], count: int, seed: int) -> Vocabulary
   rng = np.random.default_rng(seed)
   if len(rows) > SAMPLE:
     rows = rows[rng.choice(len(rows), SAMPLE, replace=False)]
-  points = jnp.asarray(rows)
+  points = jnp.asarray(rows, jnp.float32)
   chosen, gap = [int(rng.integers(len(rows)))], jnp.full(len(rows), jnp.inf)
   while len(chosen) < count:
     gap = _nearer(gap, points, points[chosen[-1]])

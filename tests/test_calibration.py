@@ -1,0 +1,258 @@
+"""A category's whole calibration against loops; what reaches what; its file."""
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+import slow
+
+from nps_jax import calibration as scales
+from nps_jax import config as settings
+from nps_jax import gaussian
+from nps_jax import judging
+from nps_jax import scoring
+from nps_jax.models import counts
+
+EXACT = {"rtol": 1e-9, "atol": 1e-9}
+CELLS = (4, 4)
+GRID = (8, 8)
+
+
+def drawn(seed: int, *shape: int) -> np.ndarray:
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def options(changes: dict) -> ml_collections.FrozenConfigDict:
+  config = settings.defaults().scoring
+  config.update(changes)
+  return ml_collections.FrozenConfigDict(config)
+
+
+def raw(seed: int, count: int = 4) -> scoring.RawScores:
+  """Two sources of different magnitudes; features, and codes in their places."""
+  maps = {
+    "memory": np.abs(drawn(seed, count, *GRID)),
+    "reconstruction": 9 * np.abs(drawn(seed + 1, count, *GRID)),
+  }
+  cells = np.random.default_rng(seed).dirichlet(np.full(5, 0.5), (count, *CELLS))
+  pooled = {
+    "features": drawn(seed + 2, count, 7),
+    "codes": np.float32(cells.mean(axis=(1, 2))),
+  }
+  return scoring.RawScores(maps, pooled, np.float16(cells))
+
+
+def training(seed: int, moved: bool = True) -> scales.Normal:
+  given = raw(seed, 24)
+  moves = {"features": drawn(seed + 3, 6, 7), "codes": drawn(seed + 4, 6, 5) / 9}
+  usual = np.float32(given.cells).mean(axis=0).astype(np.float16)
+  return scales.Normal(given.pooled, moves if moved else {}, usual)
+
+
+def edited(seed: int) -> scales.Edited:
+  given, masks = raw(seed, 12), np.zeros((12, *GRID), bool)
+  masks[:, 2:4, 3:6] = True
+  given.maps["reconstruction"][masks] += 40
+  return scales.Edited(given, masks)
+
+
+def priors(seed: int = 0) -> scoring.Priors:
+  codes = counts.Vocabulary(drawn(seed, 5, 3), np.asarray(np.float32(0.2)))
+  return scoring.Priors(drawn(seed + 1, 9, 4).astype(np.float16), codes)
+
+
+def fitted(changes: dict, seed: int = 0) -> scoring.Calibration:
+  return scales.fit(
+    options(changes), priors(), training(seed + 50), raw(seed), edited(seed + 90)
+  )
+
+
+def test_position_statistics_by_hand():
+  maps = np.array([[[0.0, 4.0]], [[2.0, 10.0]]])
+  mean, spread = scales.position_statistics(maps, True)
+  # Own means 1 and 7 and variances 2 and 18 weigh 2 of 42, the averages 4 and 10 forty.
+  np.testing.assert_allclose(mean, [[162 / 42, 174 / 42]], rtol=1e-12)
+  np.testing.assert_allclose(spread, np.sqrt([[404 / 42, 436 / 42]]), rtol=1e-11)
+  mean, spread = scales.position_statistics(maps, False)
+  np.testing.assert_allclose(mean, [[4, 4]], rtol=1e-12)
+  np.testing.assert_allclose(spread, np.sqrt([[14, 14]]), rtol=1e-11)
+
+
+@pytest.mark.parametrize("fusion", ["equal", "learned"])
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize(("positionwise", "smoothing"), [(True, 20.0), (False, 0.0)])
+def test_the_whole_calibration_agrees_with_loops(
+  positionwise, smoothing, moved, fusion
+):
+  """Fit on one set, then maps and scores of another, each from the definition."""
+  changes = {"positionwise": positionwise, "smoothing": smoothing, "fusion": fusion}
+  config = options(changes | {"low": 0.8, "high": 0.97})
+  normal, sets = training(60, moved), (raw(0), raw(100, 3), edited(200).raw)
+  judged = edited(200) if fusion == "learned" else None
+  fitted = scales.fit(config, priors(), normal, sets[0], judged)
+
+  far, height = {}, None
+  for name, rows in normal.pooled.items():
+    unit = np.sqrt(np.float64(rows).mean(axis=0) + 1e-6) if name == "codes" else None
+    moves = normal.moves.get(name)
+    model = gaussian.fit(rows, moves, unit)  # itself tested against dense matrices
+    own = gaussian.held_out(rows, 10, moves, unit)
+    values = [gaussian.distance(model, one.pooled[name]) for one in sets]
+    both = np.concatenate([own, values[0]])
+    np.testing.assert_allclose(
+      fitted.evidence[name], [both.mean(), both.std(ddof=1)], **EXACT
+    )
+    far[name] = [np.log1p(np.exp((v - both.mean()) / both.std(ddof=1))) for v in values]
+    height = far[name] if name == "codes" else height
+
+  scaled = {}
+  for source in ("memory", "reconstruction", "layout", "codes"):
+    if source == "codes":
+      bare = [scoring.counted_places(config, fitted, one) for one in sets]
+      parts = [h[:, None, None] * maps for h, maps in zip(height, bare, strict=True)]
+    else:
+      given = [
+        scoring.rare_places(fitted, one) if source == "layout" else one.maps[source]
+        for one in sets
+      ]
+      smoothed = [slow.smooth(maps, smoothing / 32) for maps in given]
+      mean, spread = slow.position_statistics(smoothed[0], positionwise)
+      np.testing.assert_allclose(fitted.mean[source], mean, **EXACT)
+      np.testing.assert_allclose(fitted.spread[source], spread, **EXACT)
+      parts = [(maps - mean) / spread for maps in smoothed]
+    low, high = (slow.quantile(parts[0], share) for share in (0.8, 0.97))
+    np.testing.assert_allclose(fitted.quantiles[source], [low, high], **EXACT)
+    scaled[source] = [0.1 * (maps - low) / (high - low) for maps in parts]
+
+  weights = dict.fromkeys(scaled, 1.0)
+  if judged:
+    normal_maps, edited_maps = (
+      {source: maps[at] for source, maps in scaled.items()} for at in (0, 2)
+    )
+    order = list(fitted.weights)
+    weights = judging.weights(
+      {source: normal_maps[source] for source in order}, edited_maps, judged.masks
+    )
+    assert fitted.weights["reconstruction"] == max(fitted.weights.values()) > 2
+  for source, weight in weights.items():
+    np.testing.assert_allclose(fitted.weights[source], weight, rtol=1e-5, atol=1e-6)
+
+  total = sum(weights.values())
+  fused = sum(weights[source] * maps[1] for source, maps in scaled.items()) / total
+  score = far["features"][1] + far["codes"][1]
+  for source in ("memory", "reconstruction", "layout"):
+    own, peaks = (maps.max(axis=(1, 2)) for maps in scaled[source][:2])
+    z = (peaks - own.mean()) / own.std(ddof=1)
+    score = score + weights[source] / max(weights.values()) * np.log1p(np.exp(z))
+  maps, scores = scoring.score(config, fitted, sets[1])
+  np.testing.assert_allclose(maps, fused, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(scores, score, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("changes", "maps", "statistics"),
+  [
+    ({}, {"memory", "reconstruction", "layout", "codes"}, {"features", "codes"}),
+    ({"maps": ("memory", "structural")}, {"memory"}, {"features", "codes"}),
+    ({"maps": ("codes",), "pooled": ()}, {"codes"}, {"codes"}),
+    ({"maps": ("layout",), "pooled": ("residual",)}, {"layout"}, set()),
+  ],
+)
+def test_only_what_is_named_and_there_is_calibrated(changes, maps, statistics):
+  calibration = fitted(changes)
+  assert set(calibration.weights) == set(calibration.quantiles) == maps
+  assert set(calibration.gaussians) == statistics
+  assert set(calibration.mean) == maps - {"codes"}
+
+
+def bits(found: scoring.Calibration) -> set[tuple]:
+  """Every array's place, type, shape and content."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(found)
+  named = [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
+  return {(name, leaf.dtype, leaf.shape, leaf.tobytes()) for name, leaf in named}
+
+
+def changed(one: scoring.Calibration, other: scoring.Calibration) -> set[str]:
+  """The fields, with their source, that differ in any bit."""
+  return {name.removeprefix(".") for name, *_ in bits(one) ^ bits(other)}
+
+
+def test_each_input_reaches_only_its_own_scales():
+  config = options({"maps": ("memory", "reconstruction"), "pooled": ("features",)})
+  data, normal, judged = raw(0), training(50), edited(90)
+  before = scales.fit(config, priors(), normal, data, judged)
+  again = scales.fit(config, priors(), normal, data, judged)
+  assert changed(before, again) == set()
+
+  maps = {source: values.copy() for source, values in data.maps.items()}
+  maps["memory"][2] *= 3
+  after = scales.fit(config, priors(), normal, data._replace(maps=maps), judged)
+  own = {f"{part}['memory']" for part in ("mean", "spread", "quantiles", "evidence")}
+  weights = {"weights['memory']", "weights['reconstruction']"}
+  assert changed(before, after) == own | weights
+
+  pooled = data.pooled | {"features": data.pooled["features"] + 1}
+  after = scales.fit(config, priors(), normal, data._replace(pooled=pooled), judged)
+  assert changed(before, after) == {"evidence['features']"}
+
+  moves = normal.moves | {"features": 2 * normal.moves["features"]}
+  moved = normal._replace(moves=moves)
+  after = scales.fit(config, priors(), moved, data, judged)
+  want = {"gaussians['features'].aim", "evidence['features']"}
+  assert changed(before, after) == want
+
+  other = scales.Edited(raw(123, 12), judged.masks)
+  after = scales.fit(config, priors(), normal, data, other)
+  assert changed(before, after) == weights
+
+
+def test_judged_images_reach_neither_the_scales_nor_each_other():
+  config, calibration, test = options({}), fitted({}), raw(200, 5)
+  kept = jax.tree.map(np.copy, (calibration, test))
+  maps, scores = scoring.score(config, calibration, test)
+  other = jax.tree.map(np.copy, test)
+  for values in other.maps.values():
+    values[3] += 50
+  spoilt, after = scoring.score(config, calibration, other)
+  rest = np.array([0, 1, 2, 4])
+  np.testing.assert_array_equal(spoilt[rest], maps[rest])
+  np.testing.assert_array_equal(after[rest], scores[rest])
+  assert np.all(spoilt[3] > maps[3] + 0.01) and after[3] > scores[3] + 1
+  jax.tree.map(np.testing.assert_array_equal, (calibration, test), kept)
+
+
+def test_fewer_than_two_validation_images_are_refused():
+  for count in (0, 1):
+    with pytest.raises(
+      ValueError,
+      match=rf"at least 2 validation images and found {count}; move some training "
+      r"images to validation/good, or raise config\.data\.validation_fraction\.",
+    ):
+      scales.fit(options({}), priors(), training(50), raw(0, count), None)
+
+
+def test_saved_scales_come_back_bit_for_bit(tmp_path):
+  path = tmp_path / "deep" / "calibration.npz"
+  stored = {
+    "screw_bag": fitted({"positionwise": False}, 7),
+    "a b:c.d": fitted({"pooled": (), "maps": ("memory",)}, 8),
+    "bare": fitted({"maps": ("memory",)})._replace(priors=scoring.Priors(), usual=None),
+  }
+  scales.save(path, {"old": stored["bare"]})
+  assert set(scales.load(path, "")) == {"old"}
+  scales.save(path, stored)
+  loaded = scales.load(path, "")
+  assert set(loaded) == set(stored)
+  for category, calibration in stored.items():
+    assert bits(loaded[category]) == bits(calibration)
+    assert all(type(weight) is float for weight in calibration.weights.values())
+  assert type(loaded["screw_bag"].gaussians["codes"].rest) is float
+
+
+@pytest.mark.parametrize("kept", [0, 20, 300])
+def test_damaged_scales_are_refused_by_name(tmp_path, kept):
+  path = tmp_path / "calibration.npz"
+  scales.save(path, {"pins": fitted({})})
+  path.write_bytes(path.read_bytes()[:kept])
+  with pytest.raises(ValueError, match=r"calibration\.npz is damaged: .* Try again\."):
+    scales.load(path, "Try again.")
