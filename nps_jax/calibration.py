@@ -77,17 +77,29 @@ def fit(
     gaussians=gaussians,
     evidence=evidence,
     usual=normal.usual,
-    weights={},
+    map_weights={},
+    image_weights={},
   )
   calibration = _with_scales(config, calibration, validation)
-  far = scoring.distances(calibration, validation)
-  scaled = scoring.scaled_maps(config, calibration, validation, far)
+  scaled = _scaled(config, calibration, validation)
+  shown = None if edited is None else _scaled(config, calibration, edited.raw)
+  even = dict.fromkeys(scaled, 1.0)
   calibration = calibration._replace(
-    weights=_weights(config, calibration, scaled, edited)
+    map_weights=judging.of_maps(scaled, shown, edited.masks) if edited else even
   )
   peaks = scoring.peaks(config, calibration, scaled)
+  weights = dict.fromkeys(peaks, 1.0)
+  if edited is not None:
+    weights = judging.of_peaks(peaks, scoring.peaks(config, calibration, shown))
   moments = {source: _moments(values) for source, values in peaks.items()}
-  return calibration._replace(evidence=evidence | moments)
+  return calibration._replace(image_weights=weights, evidence=evidence | moments)
+
+
+def _scaled(
+  config, calibration: scoring.Calibration, raw: scoring.RawScores
+) -> dict[str, Float[np.ndarray, "n y x"]]:
+  far = scoring.distances(calibration, raw)
+  return scoring.scaled_maps(config, calibration, raw, far)
 
 
 def _counted(config, normal: Normal) -> list[str]:
@@ -128,19 +140,6 @@ def _with_scales(
   return calibration._replace(quantiles=quantiles)
 
 
-def _weights(
-  config,
-  calibration: scoring.Calibration,
-  normal: judging.Maps,
-  edited: Edited | None,
-) -> dict[str, float]:
-  if edited is None:
-    return dict.fromkeys(normal, 1.0)
-  far = scoring.distances(calibration, edited.raw)
-  maps = scoring.scaled_maps(config, calibration, edited.raw, far)
-  return judging.weights(normal, maps, edited.masks)
-
-
 def _moments(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, "2"]:
   return np.array([values.mean(), values.std(ddof=1) + 1e-12])
 
@@ -163,11 +162,12 @@ def position_statistics(
 
 
 def tell(category: str, calibration: scoring.Calibration) -> None:
-  """Logs how much each source's map weighs."""
-  weights = ", ".join(
-    f"{source} {weight:.2f}" for source, weight in calibration.weights.items()
-  )
-  logging.info("%s: weights of the maps: %s.", category, weights)
+  """Logs how much each source's map weighs, in the fused map and in the image score."""
+  lists = [
+    ", ".join(f"{source} {weight:.2f}" for source, weight in weights.items())
+    for weights in (calibration.map_weights, calibration.image_weights)
+  ]
+  logging.info("%s: weights in the map: %s; in the score: %s.", category, *lists)
 
 
 def save(path: pathlib.Path, calibrations: Mapping[str, scoring.Calibration]) -> None:
@@ -217,8 +217,9 @@ def load(path: pathlib.Path, remedy: str) -> dict[str, scoring.Calibration]:
       name: gaussian.Gaussian(**{**normal, "rest": float(normal["rest"])})
       for name, normal in fields["gaussians"].items()
     }
-    fields["weights"] = {
-      name: float(weight) for name, weight in fields["weights"].items()
-    }
+    for weights in ("map_weights", "image_weights"):
+      fields[weights] = {
+        name: float(weight) for name, weight in fields[weights].items()
+      }
     calibrations[category] = scoring.Calibration(**fields)
   return calibrations

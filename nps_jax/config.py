@@ -51,7 +51,7 @@ def defaults() -> ml_collections.ConfigDict:
   data.synthetic = False  # True: without a root, draw the category into the workdir
   data.layout = "auto"  # "auto", "loco", "mvtec_ad" or "plain"
   data.validation_fraction = 0.1  # of train, only where no validation folder exists;
-  # at least 10 images, or a third if these are fewer
+  # at least 6 images, or a third if these are fewer
   data.threads = 2  # threads that decode images
 
   config.encoder = encoder = ml_collections.ConfigDict()

@@ -1,8 +1,9 @@
-"""How much each source's map may say: learned on edits of normal images (ours).
+"""How much each source may say: learned on edits of normal images (ours).
 
 Validation images hold no anomalies, so nothing in them tells which map would see one.
-Edited copies of them do: what tells edited places from normal ones gets weight, what
-does not gets none, and where the evidence is thin the weights stay small and alike.
+Edited copies of them do. In the fused map, what tells edited places from normal ones
+gets weight, what does not gets none, and where the evidence is thin the weights stay
+alike; in the image score a map counts as far as its peaks tell edited images.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from jaxtyping import Bool, Float
 import numpy as np
 from scipy import optimize
 from scipy import special
+
+from nps_jax.metrics import auroc
 
 CLEAR = 5.0  # evidence, in reaches of normal cells, above which more says no more
 RIDGE = 0.1  # weight of the squared weights beside the mean logistic loss
@@ -21,7 +24,7 @@ SEED = 0  # of which cells are drawn
 Maps = Mapping[str, Float[np.ndarray, "_ y x"]]  # scaled: 0.1 is a normal cell's reach
 
 
-def weights(
+def of_maps(
   normal: Maps, edited: Maps, masks: Bool[np.ndarray, "e y x"]
 ) -> dict[str, float]:
   """Each source's weight, 0 or more, 1 in the mean.
@@ -55,6 +58,21 @@ def weights(
   if not slopes.any():
     return even
   return dict(zip(normal, (slopes / slopes.mean()).tolist(), strict=True))
+
+
+def of_peaks(
+  normal: Mapping[str, Float[np.ndarray, " n"]],
+  edited: Mapping[str, Float[np.ndarray, " e"]],
+) -> dict[str, float]:
+  """How well each map's peak tells edited images from unedited ones, 0 to 1.
+
+  Somers' D, 2 AUROC - 1, or 0 where that is negative: chance. All 1 if all were 0.
+  """
+  weights = {
+    source: max(0.0, 2 * auroc.auroc(normal[source], edited[source]) - 1)
+    for source in normal
+  }
+  return weights if any(weights.values()) else dict.fromkeys(normal, 1.0)
 
 
 def logistic(

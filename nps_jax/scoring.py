@@ -50,7 +50,8 @@ class Calibration(NamedTuple):
   gaussians: dict[str, gaussian.Gaussian]  # of the pooled statistics
   evidence: dict[str, Float[np.ndarray, "2"]]  # each source's mean and spread
   usual: Float16[np.ndarray, "h w k"] | None  # how often a code is there, blurred
-  weights: dict[str, float]  # of each source's map, in map and score
+  map_weights: dict[str, float]  # of each source's map in the fused one
+  image_weights: dict[str, float]  # of each map's peak in the image score
 
 
 def raw_map(
@@ -222,7 +223,7 @@ def fuse(
   calibration: Calibration, scaled: Mapping[str, Float[np.ndarray, "n y x"]]
 ) -> Float[np.ndarray, "n y x"]:
   """The calibrated map: the weighted mean of the sources' scaled maps."""
-  weights = [calibration.weights[source] for source in scaled]
+  weights = [calibration.map_weights[source] for source in scaled]
   return np.average(list(scaled.values()), axis=0, weights=weights)
 
 
@@ -251,8 +252,8 @@ def score(
 ) -> tuple[Float[np.ndarray, "n y x"], Float[np.ndarray, " n"]]:
   """The calibrated maps, and the image scores: 0 or more.
 
-  A score is the sum of all sources' evidence in spreads of normal images. A map that
-  weighs less in the fused map than the weightiest one weighs less here, too.
+  A score is the weighted sum of what the maps' peaks say, plus what the statistics say,
+  in spreads of normal images.
 
   # Differs from the paper: there the score is the fused map's peak. That peak drowns
   what one source alone sees in the other sources' noise, and it cannot count; set
@@ -260,10 +261,10 @@ def score(
   """
   far = distances(calibration, raw)
   scaled = scaled_maps(config, calibration, raw, far)
-  weights, total = calibration.weights, 0.0
+  total = 0.0
   for source, values in peaks(config, calibration, scaled).items():
-    share = weights[source] / max(weights.values()) if source in weights else 1.0
-    total += share * standard(calibration, source, values)
+    weight = calibration.image_weights[source]
+    total += weight * standard(calibration, source, values)
   for name in set(config.pooled) & set(far):
     total += standard(calibration, name, far[name])
   return fuse(calibration, scaled), total

@@ -127,11 +127,11 @@ def test_calibrations_are_kept_and_told_and_priors_are_taken_over(
     calibrated = calibrating.calibrate(fresh, [data], source=run)
   own, other = calibrated.calibrations["tray"], run.calibrations["tray"]
   np.testing.assert_array_equal(own.priors.memory, other.priors.memory)
-  assert set(own.weights.values()) == {1.0}
+  assert {*own.map_weights.values(), *own.image_weights.values()} == {1.0}
   assert all(len(normal.aim) == 0 for normal in own.gaussians.values())
-  assert "tray: weights of the maps: memory 1.00, reconstruction 1.00" in caplog.text
+  assert "tray: weights in the map: memory 1.00, reconstruction 1.00" in caplog.text
   stored = scales.load(tmp_path / inference.CALIBRATION, "")["tray"]
-  assert stored.weights == own.weights
+  assert stored.map_weights == own.map_weights
   monkeypatch.setattr(inference, "collect", None)  # neither is anything fitted again
   again = calibrating.calibrate(fresh, [data])
   np.testing.assert_array_equal(again.calibrations["tray"].usual, own.usual)
@@ -150,8 +150,10 @@ def test_edits_aim_the_statistics_and_weigh_the_maps(run):
     assert (
       0 < len(calibration.gaussians[name].aim) <= runs.SETTINGS["scoring.edits"] + 8
     )
-  assert set(calibration.weights) == {"memory", "reconstruction", "layout", "codes"}
-  np.testing.assert_allclose(sum(calibration.weights.values()), 4)
+  there = {"memory", "reconstruction", "layout"}
+  assert set(calibration.map_weights) == there | {"codes"}
+  np.testing.assert_allclose(sum(calibration.map_weights.values()), 4)
+  assert set(calibration.image_weights) == there
 
 
 def test_without_memory_and_codes_there_are_no_priors(run, data, tmp_path):

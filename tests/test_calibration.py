@@ -129,21 +129,25 @@ def test_the_whole_calibration_agrees_with_loops(
     normal_maps, edited_maps = (
       {source: maps[at] for source, maps in scaled.items()} for at in (0, 2)
     )
-    order = list(fitted.weights)
-    weights = judging.weights(
+    order = list(fitted.map_weights)
+    weights = judging.of_maps(
       {source: normal_maps[source] for source in order}, edited_maps, judged.masks
     )
-    assert fitted.weights["reconstruction"] == max(fitted.weights.values()) > 2
+    assert weights["reconstruction"] == max(weights.values()) > 2
   for source, weight in weights.items():
-    np.testing.assert_allclose(fitted.weights[source], weight, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(fitted.map_weights[source], weight, rtol=1e-5, atol=1e-6)
 
   total = sum(weights.values())
   fused = sum(weights[source] * maps[1] for source, maps in scaled.items()) / total
   score = far["features"][1] + far["codes"][1]
   for source in ("memory", "reconstruction", "layout"):
     own, peaks = (maps.max(axis=(1, 2)) for maps in scaled[source][:2])
-    z = (peaks - own.mean()) / own.std(ddof=1)
-    score = score + weights[source] / max(weights.values()) * np.log1p(np.exp(z))
+    z, weight = (peaks - own.mean()) / own.std(ddof=1), 1.0
+    if judged:
+      shown = scaled[source][2].max(axis=(1, 2))
+      weight = max(0, 2 * np.mean(shown[:, None] > own[None]) - 1)
+    np.testing.assert_allclose(fitted.image_weights[source], weight, **EXACT)
+    score = score + weight * np.log1p(np.exp(z))
   maps, scores = scoring.score(config, fitted, sets[1])
   np.testing.assert_allclose(maps, fused, rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(scores, score, rtol=1e-5)
@@ -160,7 +164,7 @@ def test_the_whole_calibration_agrees_with_loops(
 )
 def test_only_what_is_named_and_there_is_calibrated(changes, maps, statistics):
   calibration = fitted(changes)
-  assert set(calibration.weights) == set(calibration.quantiles) == maps
+  assert set(calibration.map_weights) == set(calibration.quantiles) == maps
   assert set(calibration.gaussians) == statistics
   assert set(calibration.mean) == maps - {"codes"}
 
@@ -188,8 +192,14 @@ def test_each_input_reaches_only_its_own_scales():
   maps["memory"][2] *= 3
   after = scales.fit(config, priors(), normal, data._replace(maps=maps), judged)
   own = {f"{part}['memory']" for part in ("mean", "spread", "quantiles", "evidence")}
-  weights = {"weights['memory']", "weights['reconstruction']"}
-  assert changed(before, after) == own | weights
+  weights = {
+    f"{kind}_weights['{source}']"
+    for kind in ("map", "image")
+    for source in ("memory", "reconstruction")
+  }
+  assert (
+    own < changed(before, after) <= own | weights - {"image_weights['reconstruction']"}
+  )
 
   pooled = data.pooled | {"features": data.pooled["features"] + 1}
   after = scales.fit(config, priors(), normal, data._replace(pooled=pooled), judged)
@@ -245,7 +255,7 @@ def test_saved_scales_come_back_bit_for_bit(tmp_path):
   assert set(loaded) == set(stored)
   for category, calibration in stored.items():
     assert bits(loaded[category]) == bits(calibration)
-    assert all(type(weight) is float for weight in calibration.weights.values())
+    assert all(type(weight) is float for weight in calibration.map_weights.values())
   assert type(loaded["screw_bag"].gaussians["codes"].rest) is float
 
 

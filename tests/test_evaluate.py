@@ -14,6 +14,7 @@ import pytest
 import runs
 import tifffile
 
+from nps_jax import calibrating
 from nps_jax import evaluate
 from nps_jax import inference
 from nps_jax import predict
@@ -85,7 +86,7 @@ def test_calibration_reads_no_test_image(run, root, tmp_path):
   shutil.copytree(root, moved, ignore=shutil.ignore_patterns("test", "ground_truth"))
   data = folder.open_all(runs.config(moved).data, 0)
   assert not any(each.test for each in data)
-  again = inference.calibrate(dataclasses.replace(run, folder=tmp_path), data)
+  again = calibrating.calibrate(dataclasses.replace(run, folder=tmp_path), data)
   for name, scales in run.calibrations.items():
     for source, moments in scales.evidence.items():
       np.testing.assert_array_equal(

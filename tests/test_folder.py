@@ -184,7 +184,7 @@ def test_a_tenth_of_the_training_images_is_held_out(tmp_path, caplog):
     (5, 0.99, 4),
     (5, 0.4, 2),
     (12, 0.1, 4),
-    (31, 0.1, 10),
+    (31, 0.1, 6),
     (40, 0.3, 12),
   ],
 )

@@ -49,32 +49,32 @@ def scenes(seed: int, count: int = 30) -> tuple[dict, dict, np.ndarray]:
 
 
 def test_what_sees_the_edits_weighs_and_what_does_not_weighs_next_to_nothing():
-  weights = judging.weights(*scenes(1))
+  weights = judging.of_maps(*scenes(1))
   assert list(weights) == ["good", "fair", "noise"]
   assert weights["good"] > weights["fair"] > 0.2 > weights["noise"] >= 0
   np.testing.assert_allclose(sum(weights.values()), 3)
-  again = judging.weights(*scenes(1))
+  again = judging.of_maps(*scenes(1))
   assert again == weights
 
 
 def test_evidence_beyond_clear_says_no_more():
   """So one edit that shines does not outweigh many that are seen."""
   normal, edited, masks = scenes(2)
-  before = judging.weights(normal, edited, masks)
+  before = judging.of_maps(normal, edited, masks)
   edited["good"][masks & (edited["good"] > 0.6)] *= 1e6
   np.testing.assert_allclose(
-    list(judging.weights(normal, edited, masks).values()), list(before.values())
+    list(judging.of_maps(normal, edited, masks).values()), list(before.values())
   )
 
 
 def test_a_large_edit_weighs_as_much_as_a_small_one():
   normal, edited, masks = scenes(3)
-  before = judging.weights(normal, edited, masks)
+  before = judging.of_maps(normal, edited, masks)
   masks[0], masks[1] = True, False
   masks[1, 4, 4] = True
   for maps in edited.values():
     maps[0] = maps[2].mean()
-  after = judging.weights(normal, edited, masks)
+  after = judging.of_maps(normal, edited, masks)
   for name, weight in before.items():
     assert abs(after[name] - weight) < 0.25
 
@@ -86,4 +86,18 @@ def test_without_evidence_the_weights_are_alike(how):
     masks[:] = False
   else:
     edited = {name: np.full_like(maps, -1.0) for name, maps in edited.items()}
-  assert set(judging.weights(normal, edited, masks).values()) == {1.0}
+  assert set(judging.of_maps(normal, edited, masks).values()) == {1.0}
+
+
+def test_peaks_weigh_as_far_as_they_tell_edited_images():
+  """By counting pairs, half for a tie; chance and below it weigh nothing."""
+  normal = {"good": [1, 2], "fair": [1, 4], "blind": [1, 2], "wrong": [3, 4]}
+  edited = {"good": [3, 5], "fair": [3, 4], "blind": [1, 2], "wrong": [1, 2]}
+  as_arrays = [
+    {name: np.float64(values) for name, values in peaks.items()}
+    for peaks in (normal, edited)
+  ]
+  weights = judging.of_peaks(*as_arrays)
+  assert weights == {"good": 1.0, "fair": 0.25, "blind": 0.0, "wrong": 0.0}
+  blind = [{"blind": peaks["blind"]} for peaks in as_arrays]
+  assert judging.of_peaks(*blind) == {"blind": 1.0}

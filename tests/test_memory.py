@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import slow
 
+from nps_jax import calibration
 from nps_jax import inference
 from nps_jax import scoring
 from nps_jax.data import decoding
@@ -79,40 +80,32 @@ def test_the_distance_is_to_the_nearest_patch_of_the_memory():
 
 def test_a_run_remembers_its_training_images_and_maps_the_distance(run, root):
   data = folder.open_category(root, "tray")
-  memories = run.calibrations["tray"].memory
-  assert set(memories) == {"memory", "memory_unit"}
-  pixels = [
-    np.stack([decoding.decode(each, 64) for each in images])
+  priors = run.calibrations["tray"].priors
+  held = priors.memory
+  known, judged = (
+    patches(run, np.stack([decoding.decode(record, 64) for record in images]))
     for images in (data.train, data.test[:3])
-  ]
-  maps = inference.collect(run, data.test[:3], "tray", memories).maps
-  for name, held in memories.items():
-    assert held.shape == (round(0.1 * 12 * 8 * 8), 128 + 256)
-    assert held.dtype == "float16"
-    known, judged = (patches(run, each, name.endswith("unit")) for each in pixels)
-    scale = np.abs(known).max()
-    for row in np.float64(held[::7]):  # float16 of one of them
-      gaps = np.abs(known.reshape(-1, len(row)) - row)
-      assert gaps.max(axis=1).min() < 1e-3 * scale
-    gaps = judged[..., None, :] - np.float64(held)
-    want = np.float32(np.linalg.norm(gaps, axis=-1).min(axis=-1))
-    grid = scoring.on_grid(jnp.asarray(want), (16, 16))
-    np.testing.assert_allclose(maps[name], grid, rtol=2e-3, atol=1e-3 * scale)
+  )
+  assert held.shape == (round(0.1 * 12 * 8 * 8), 128 + 256)
+  assert held.dtype == "float16"
+  scale = np.abs(known).max()
+  for row in np.float64(held[::7]):  # float16 of one of them
+    gaps = np.abs(known.reshape(-1, len(row)) - row)
+    assert gaps.max(axis=1).min() < 1e-3 * scale
+  gaps = judged[..., None, :] - np.float64(held)
+  want = np.float32(np.linalg.norm(gaps, axis=-1).min(axis=-1))
+  grid = scoring.on_grid(jnp.asarray(want), (16, 16))
+  only = scoring.Priors(memory=held)
+  raw = inference.collect(run, data.test[:3], "tray", only)
+  np.testing.assert_allclose(raw.maps["memory"], grid, rtol=2e-3, atol=1e-3 * scale)
 
-  again = scoring.load(run.folder / inference.CALIBRATION, "")["tray"]
-  for name, held in memories.items():
-    np.testing.assert_array_equal(again.memory[name], held)
-  others = {"discrepancy", "structural", "features", "codes"}
-  assert set(run.calibrations["tray"].evidence) == {*memories, *others}
+  again = calibration.load(run.folder / inference.CALIBRATION, "")["tray"]
+  np.testing.assert_array_equal(again.priors.memory, held)
+  sources = {"memory", "layout", "reconstruction", "features", "codes"}
+  assert set(run.calibrations["tray"].evidence) == sources
 
 
-def patches(run, pixels, unit):
-  """Slow patches of the encoder's levels, of features at length 1 if `unit`."""
+def patches(run, pixels):
+  """Slow patches of the encoder's levels."""
   feats = run.model.features(run.frozen["encoder"], jnp.asarray(pixels))
-  levels = {level: np.float64(feats[level]) for level in (3, 4)}
-  if unit:
-    levels = {
-      level: each / np.linalg.norm(each, axis=-1, keepdims=True)
-      for level, each in levels.items()
-    }
-  return slow.patches(levels)
+  return slow.patches({level: np.float64(feats[level]) for level in (3, 4)})

@@ -154,7 +154,7 @@ def test_rare_places_are_by_the_logarithm_of_how_usual_a_code_is_there():
 
 
 def test_the_fused_map_is_the_weighted_mean_and_scores_are_sums_by_hand():
-  """A map of weight 1 beside one of weight 3, and a statistic, which counts whole."""
+  """Two maps, one of which weighs three times as much; a statistic counts whole."""
   maps = {
     "memory": np.float64([[[7.0, 1.0]]]),
     "structural": np.float64([[[0.0, 2.0]]]),
@@ -172,7 +172,8 @@ def test_the_fused_map_is_the_weighted_mean_and_scores_are_sums_by_hand():
       "structural": np.float64([0.1, 0.2]),
       "features": np.float64([1, 2]),
     },
-    weights={"memory": 1.5, "structural": 0.5},
+    map_weights={"memory": 1.5, "structural": 0.5},
+    image_weights={"memory": 0.9, "structural": 0.2, "fused": 1.0},
   )
   raw = scoring.RawScores(maps, {"features": np.float64([[5.0]])})
   config = options({"smoothing": 0.0})
@@ -181,7 +182,7 @@ def test_the_fused_map_is_the_weighted_mean_and_scores_are_sums_by_hand():
   memory, structural = np.float64([0.1, -0.05]), np.float64([0.0, 0.4])
   np.testing.assert_allclose(fused[0, 0], 0.75 * memory + 0.25 * structural)
   soft = np.log1p(np.exp([0.1 / 0.1, 0.3 / 0.2, 4 / 2]))
-  np.testing.assert_allclose(scores, soft[0] + soft[1] / 3 + soft[2])
+  np.testing.assert_allclose(scores, 0.9 * soft[0] + 0.2 * soft[1] + soft[2])
   peak = max(0.75 * memory + 0.25 * structural)
   calibration.evidence["fused"] = np.float64([0, 1])
   whole = options({"smoothing": 0.0, "image": "max", "pooled": ()})

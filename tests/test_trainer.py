@@ -11,16 +11,16 @@ from PIL import Image
 import pytest
 import runs
 
+from nps_jax import calibrating
 from nps_jax import inference
 from nps_jax import trainer
+from nps_jax.data import decoding
+from nps_jax.data import folder
 from nps_jax.runs import checkpoints
 from nps_jax.runs import telemetry
 
-PARTS = (
-  *("logical/reconstruction", "logical/local", "structural/reconstruction"),
-  "logical/commitment",
-)
-TERMS = ("loss", "logical/reconstruction", "structural/reconstruction")
+PARTS = ("logical/reconstruction", "logical/commitment")
+TERMS = ("loss", *PARTS)
 
 
 def curve(workdir: pathlib.Path) -> np.ndarray:
@@ -42,9 +42,41 @@ def test_the_loss_falls_and_is_the_sum_of_its_terms(run):
   assert last["loss"] == pytest.approx(
     sum(value for name, value in last.items() if name in PARTS), rel=1e-6
   )
-  for name in PARTS[:3]:
-    levels = [last[f"{name}/f{level}"] for level in (3, 4)]
-    assert last[name] == pytest.approx(sum(levels), rel=1e-6)
+  levels = [last[f"{PARTS[0]}/f{level}"] for level in (3, 4)]
+  assert last[PARTS[0]] == pytest.approx(sum(levels), rel=1e-6)
+
+
+def lessons(root, edits):
+  """What is seen and what is normal, of both categories' images; and these images."""
+  config = ml_collections.FrozenConfigDict(runs.config(root, train__edits=edits))
+  datasets = folder.open_all(config.data, config.seed)
+  return trainer.prepare(config, datasets), [data.train for data in datasets]
+
+
+def test_without_edits_the_training_images_are_seen_and_normal(root):
+  found, images = lessons(root, 0)
+  assert found.seen == found.normal == (*images[0], *images[1])
+  np.testing.assert_array_equal(found.home, range(24))
+  np.testing.assert_array_equal(found.contexts, [0] * 12 + [1] * 12)
+
+
+def test_edited_images_are_to_become_those_they_are_copies_of(root):
+  found, images = lessons(root, 9)
+  originals = (*images[0], *images[1])
+  assert found.seen[:24] == originals
+  np.testing.assert_array_equal(found.home[:24], range(24))
+  assert found.normal == tuple(originals[index] for index in found.home)
+  np.testing.assert_array_equal(found.contexts, found.home // 12)
+  edited = range(24, len(found.seen))
+  assert {0, 1} == {int(found.contexts[index]) for index in edited}
+  assert len(edited) <= 2 * 9
+  pixels = np.float64([decoding.decode(record, 64) for record in originals])
+  for index in edited:
+    record, source = found.seen[index], found.normal[index]
+    assert record.id.startswith(f"{source.id} (") and record.category == source.category
+    # Of all images its own is the most like it, pixel by pixel, but not the same.
+    gaps = np.abs(pixels - decoding.decode(record, 64)).mean(axis=(1, 2, 3))
+    assert np.argmin(gaps) == found.home[index] and gaps.min() > 0
 
 
 @pytest.mark.slow
@@ -87,8 +119,9 @@ def test_another_scoring_takes_the_training_that_is_there(
     raise AssertionError("no batch is needed")
 
   monkeypatch.setattr(trainer.pipeline, "train_batches", refuse)
-  monkeypatch.setattr(inference, "remember", refuse)
-  changes = {"scoring__smoothing": 0.0, "logical__maps": "reconstruction"}
+  monkeypatch.setattr(calibrating, "learn_priors", refuse)
+  maps = ("memory", "codes", "layout")
+  changes = {"scoring__smoothing": 0.0, "scoring__maps": maps}
   workdir = tmp_path / "new"
   checkpoints.Checkpoints(workdir, 3).close()  # a start that came to no step
   checkpoints.write_frozen(workdir, {"encoder": {"a": np.zeros(2, np.float32)}})
@@ -98,18 +131,19 @@ def test_another_scoring_takes_the_training_that_is_there(
   assert_same(found.variables, run.variables)
   assert telemetry.read(found.folder) == telemetry.read(run.folder)
   old, new = run.calibrations["bottle"], found.calibrations["bottle"]
-  assert set(old.mean) - set(new.mean) == {"discrepancy"}
+  assert set(old.mean) - set(new.mean) == {"reconstruction"}
   assert_same(new.gaussians, old.gaussians)
-  unlike = np.abs(new.mean["structural"] - old.mean["structural"]).max()
-  assert 0 < unlike < np.ptp(old.mean["structural"])  # of the same map, unsmoothed
-  assert_same(new.memory, old.memory)
+  unlike = np.abs(new.mean["memory"] - old.mean["memory"]).max()
+  assert 0 < unlike < np.ptp(old.mean["memory"])  # of the same map, unsmoothed
+  assert_same(new.priors, old.priors)
 
   monkeypatch.undo()
-  fewer = runs.config(root, codebook__memory=0.02, checkpoint__keep=9)
-  found = trainer.fit(fewer, tmp_path / "fewer", workdir)
+  fewer = {"codebook__memory": 0.02, "codebook__parts": 5, "checkpoint__keep": 9}
+  found = trainer.fit(runs.config(root, **fewer), tmp_path / "fewer", workdir)
   assert_same(found.variables, run.variables)
-  for name, rows in found.calibrations["bottle"].memory.items():
-    assert 0 < len(rows) < len(old.memory[name]) / 3
+  priors = found.calibrations["bottle"].priors
+  assert 0 < len(priors.memory) < len(old.priors.memory) / 3
+  assert len(priors.vocabulary.codes) == 5 < len(old.priors.vocabulary.codes)
 
 
 def test_a_training_that_has_not_ended_is_not_taken(run, root, tmp_path):
@@ -139,7 +173,8 @@ def test_another_training_is_not_taken(run, root, tmp_path):
   lines = str(caught.value).splitlines()
   assert lines[1:-1] == [f"  config.seed: 0 in {run.folder}, 3 asked for"]
   assert lines[-1].startswith(
-    "Only these may differ: codebook.memory, logical.maps, scoring, checkpoint.every, "
+    "Only these may differ: codebook.memory, codebook.parts, scoring, "
+    "checkpoint.every, "
   )
   with pytest.raises(FileNotFoundError, match="lost is not a run"):
     trainer.fit(config, tmp_path / "new", tmp_path / "lost")

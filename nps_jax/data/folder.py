@@ -16,7 +16,7 @@ from nps_jax.data import records
 LAYOUTS = ("auto", "loco", "mvtec_ad", "plain")
 LOCO_KINDS = (records.GOOD, records.LOGICAL, records.STRUCTURAL)
 WAY_OUT = "Change the root: config.data.root, or --dataset of an evaluation."
-FEWEST = 10  # images held out for validation, unless that were more than a third
+FEWEST = 6  # images held out for validation, unless that were more than a third
 PARTS = ("train", "validation", "test", "ground_truth", "defects_config.json")
 
 
