@@ -265,8 +265,9 @@ def score(
   for source, values in peaks(config, calibration, scaled).items():
     weight = calibration.image_weights[source]
     total += weight * standard(calibration, source, values)
-  for name in set(config.pooled) & set(far):
-    total += standard(calibration, name, far[name])
+  for name in config.pooled:
+    if name in far:
+      total += standard(calibration, name, far[name])
   return fuse(calibration, scaled), total
 
 

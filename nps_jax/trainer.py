@@ -5,7 +5,7 @@ import itertools
 import math
 import operator
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import logging
 from flax import struct
@@ -20,8 +20,8 @@ from nps_jax import calibrating
 from nps_jax import config as settings
 from nps_jax import detector
 from nps_jax import distributed
-from nps_jax import edits
 from nps_jax import inference
+from nps_jax import lessons
 from nps_jax.data import checking
 from nps_jax.data import pipeline
 from nps_jax.data import records
@@ -36,18 +36,6 @@ from nps_jax.runs import interruption
 from nps_jax.runs import telemetry
 
 Tree = Any
-
-
-class Lessons(NamedTuple):
-  """What the modules see, and what they are to rebuild from it: normal images.
-
-  First each training image as it is, then edited copies of them.
-  """
-
-  seen: tuple[records.Record, ...]
-  normal: tuple[records.Record, ...]
-  home: Int[np.ndarray, " n"]  # the normal image's position among all
-  contexts: tuple[int, ...]  # its category
 
 
 @struct.dataclass
@@ -200,11 +188,11 @@ def train(
   step, steps = int(state.step), config.train.steps if state.params else 0
   if step >= steps:
     return state
-  lessons = prepare(config, datasets)
+  taught = lessons.prepare(config, datasets)
   streams = [
     pipeline.train_batches(
       images,
-      lessons.contexts,
+      taught.contexts,
       batch_size=config.train.batch_size,
       size=config.image_size,
       seed=config.seed,
@@ -213,10 +201,10 @@ def train(
       shard_index=distributed.host_index(),
       shard_count=distributed.host_count(),
     )
-    for images in (lessons.seen, lessons.normal)
+    for images in (taught.seen, taught.normal)
   ]
   by_row, replicated = distributed.by_row(mesh), distributed.replicated(mesh)
-  cache = cached_features(model, mesh, frozen, lessons)
+  cache = cached_features(model, mesh, frozen, taught.seen)
   update = jax.jit(
     make_step(model, optimizer, cached=cache is not None),
     in_shardings=(replicated, replicated, by_row, by_row),
@@ -231,7 +219,7 @@ def train(
   try:
     for seen, normal in itertools.islice(zip(*streams, strict=True), steps - step):
       previous = terms
-      at_home = normal._replace(index=lessons.home[normal.index])
+      at_home = normal._replace(index=taught.home[normal.index])
       rows = [distributed.put_rows(mesh, batch) for batch in (seen, at_home)]
       with jax.set_mesh(mesh):
         state, terms = update(state, source, *rows)
@@ -253,38 +241,18 @@ def train(
   return state
 
 
-def prepare(
-  config: ml_collections.FrozenConfigDict, datasets: Sequence[records.Dataset]
-) -> Lessons:
-  """The training images, and config.train.edits edited copies of each category's."""
-  seen, home, contexts = [], [], []
-  for category, data in enumerate(datasets):
-    home += range(len(seen), len(seen) + len(data.train))
-    seen += data.train
-    contexts += [category] * len(data.train)
-  for category, data in enumerate(datasets if config.train.edits else ()):
-    copies = edits.copies(
-      data.train, config.image_size, config.train.edits, config.seed
-    )
-    home += (contexts.index(category) + copies.sources).tolist()
-    seen += copies.records
-    contexts += [category] * len(copies.records)
-  normal = tuple(seen[index] for index in home)
-  return Lessons(tuple(seen), normal, np.int32(home), tuple(contexts))
-
-
 def cached_features(
   model: detector.Detector,
   mesh: jax.sharding.Mesh,
   frozen: Tree,
-  lessons: Lessons,
+  images: Sequence[records.Record],
 ) -> detector.Levels | None:
-  """The encoder's features of all that is seen on every device, where they fit.
+  """The encoder's features of all images on every device, where they fit.
 
   Each image is the same in every epoch, so the frozen encoder need see it only once.
   None if they would take more than config.train.feature_cache GiB.
   """
-  config, images = model.config, lessons.seen
+  config = model.config
   forward = jax.jit(model.features)
   batch_size = distributed.round_up(config.train.batch_size)
   blank = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.uint8)

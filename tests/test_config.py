@@ -38,7 +38,7 @@ AT_LEAST_ZERO = (
   *("codebook.parts", "logical.local_width", "scoring.edits", "structural.strides"),
   "train.edits",
 )
-MAPS = (*("memory", "codes", "layout", "reconstruction", "discrepancy", "structural"),)
+MAPS = ("memory", "codes", "layout", "reconstruction", "discrepancy", "structural")
 MULTIPLE = "a positive multiple of 32"
 LEVELS = "rising levels out of 1..5, such as (2,3,4)"
 DEEPEST = "0 (automatic), or a level 1..5 not below the highest of encoder.levels"

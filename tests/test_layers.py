@@ -13,7 +13,7 @@ FLOORS = {
   7: "benchmark evaluate predict pretrain sweep train",
   6: "study trainer",
   5: "calibrating inference",
-  4: "detector pretraining",
+  4: "detector lessons pretraining",
   3: "calibration drawn edits gaussian judging losses metrics models parts report "
   "scoring",
   2: "data pretrained",

@@ -14,8 +14,6 @@ import runs
 from nps_jax import calibrating
 from nps_jax import inference
 from nps_jax import trainer
-from nps_jax.data import decoding
-from nps_jax.data import folder
 from nps_jax.runs import checkpoints
 from nps_jax.runs import telemetry
 
@@ -44,39 +42,6 @@ def test_the_loss_falls_and_is_the_sum_of_its_terms(run):
   )
   levels = [last[f"{PARTS[0]}/f{level}"] for level in (3, 4)]
   assert last[PARTS[0]] == pytest.approx(sum(levels), rel=1e-6)
-
-
-def lessons(root, edits):
-  """What is seen and what is normal, of both categories' images; and these images."""
-  config = ml_collections.FrozenConfigDict(runs.config(root, train__edits=edits))
-  datasets = folder.open_all(config.data, config.seed)
-  return trainer.prepare(config, datasets), [data.train for data in datasets]
-
-
-def test_without_edits_the_training_images_are_seen_and_normal(root):
-  found, images = lessons(root, 0)
-  assert found.seen == found.normal == (*images[0], *images[1])
-  np.testing.assert_array_equal(found.home, range(24))
-  np.testing.assert_array_equal(found.contexts, [0] * 12 + [1] * 12)
-
-
-def test_edited_images_are_to_become_those_they_are_copies_of(root):
-  found, images = lessons(root, 9)
-  originals = (*images[0], *images[1])
-  assert found.seen[:24] == originals
-  np.testing.assert_array_equal(found.home[:24], range(24))
-  assert found.normal == tuple(originals[index] for index in found.home)
-  np.testing.assert_array_equal(found.contexts, found.home // 12)
-  edited = range(24, len(found.seen))
-  assert {0, 1} == {int(found.contexts[index]) for index in edited}
-  assert len(edited) <= 2 * 9
-  pixels = np.float64([decoding.decode(record, 64) for record in originals])
-  for index in edited:
-    record, source = found.seen[index], found.normal[index]
-    assert record.id.startswith(f"{source.id} (") and record.category == source.category
-    # Of all images its own is the most like it, pixel by pixel, but not the same.
-    gaps = np.abs(pixels - decoding.decode(record, 64)).mean(axis=(1, 2, 3))
-    assert np.argmin(gaps) == found.home[index] and gaps.min() > 0
 
 
 @pytest.mark.slow

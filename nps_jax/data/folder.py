@@ -16,7 +16,7 @@ from nps_jax.data import records
 LAYOUTS = ("auto", "loco", "mvtec_ad", "plain")
 LOCO_KINDS = (records.GOOD, records.LOGICAL, records.STRUCTURAL)
 WAY_OUT = "Change the root: config.data.root, or --dataset of an evaluation."
-FEWEST = 6  # images held out for validation, unless that were more than a third
+FEWEST = 6  # images that are held out, unless these were more than a third
 PARTS = ("train", "validation", "test", "ground_truth", "defects_config.json")
 
 
@@ -275,11 +275,7 @@ def _normal_images(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
 def _hold_out(
   folder: pathlib.Path, train: list[pathlib.Path], seed: int, fraction: float
 ) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-  """The training images that stay, and those that become validation images.
-
-  At least FEWEST or a third of them, whatever the fraction: the spread of a few images
-  says nothing of that of others.
-  """
+  """The training images that stay, and those that become validation images."""
   if not 0 < fraction < 1:
     raise ValueError(
       f"config.data.validation_fraction is {fraction}; expected a value in (0, 1)."

@@ -1,0 +1,42 @@
+"""What the modules see, and what they are to make of it."""
+
+import ml_collections
+import numpy as np
+import runs
+
+from nps_jax import lessons
+from nps_jax.data import decoding
+from nps_jax.data import folder
+
+
+def prepared(root, count):
+  """What is seen and what is normal, of both categories' images; and these images."""
+  config = ml_collections.FrozenConfigDict(runs.config(root, train__edits=count))
+  datasets = folder.open_all(config.data, config.seed)
+  return lessons.prepare(config, datasets), [data.train for data in datasets]
+
+
+def test_without_edits_the_training_images_are_seen_and_normal(root):
+  taught, images = prepared(root, 0)
+  assert taught.seen == taught.normal == (*images[0], *images[1])
+  np.testing.assert_array_equal(taught.home, range(24))
+  np.testing.assert_array_equal(taught.contexts, [0] * 12 + [1] * 12)
+
+
+def test_edited_images_are_to_become_those_they_are_copies_of(root):
+  taught, images = prepared(root, 9)
+  originals = (*images[0], *images[1])
+  assert taught.seen[:24] == originals
+  np.testing.assert_array_equal(taught.home[:24], range(24))
+  assert taught.normal == tuple(originals[index] for index in taught.home)
+  np.testing.assert_array_equal(taught.contexts, taught.home // 12)
+  edited = range(24, len(taught.seen))
+  assert {0, 1} == {int(taught.contexts[index]) for index in edited}
+  assert len(edited) <= 2 * 9
+  pixels = np.float64([decoding.decode(record, 64) for record in originals])
+  for index in edited:
+    record, source = taught.seen[index], taught.normal[index]
+    assert record.id.startswith(f"{source.id} (") and record.category == source.category
+    # Of all images its own is the most like it, pixel by pixel, but not the same.
+    gaps = np.abs(pixels - decoding.decode(record, 64)).mean(axis=(1, 2, 3))
+    assert np.argmin(gaps) == taught.home[index] and gaps.min() > 0
