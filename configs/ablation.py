@@ -43,13 +43,12 @@ def get_variants():
       **BLIND,
     },
     # Its parts: no decoder's map, equal weights, statistics that edits did not aim, no
-    # statistics, those of the features or the codes alone, no map of places.
+    # statistics, those of the features alone, no map of places.
     "no-decoder-maps": {"scoring.maps": ("memory", "codes", "layout")},
     "fusion-equal": {"scoring.fusion": "equal"},
     "no-edits": {"scoring.fusion": "equal", "scoring.edits": 0},
     "no-statistics": {"scoring.pooled": ()},
     "pooled-features": {"scoring.pooled": ("features",)},
-    "pooled-codes": {"scoring.pooled": ("codes",)},
     "no-layout": {"scoring.maps": ("memory", "codes", "reconstruction")},
     "no-positionwise": {"scoring.positionwise": False},
     "image-max": {"scoring.image": "max"},

@@ -243,7 +243,7 @@ def stain(rng: np.random.Generator, scene: Scene) -> tuple[Picture, Mask] | None
 def texture(rng: np.random.Generator, scene: Scene) -> tuple[Picture, Mask] | None:
   """A round piece of another place, fading into its surroundings."""
   h, w = scene.image.shape[:2]
-  side = int(rng.uniform(0.05, 0.12) * w)
+  side = max(3, int(rng.uniform(0.05, 0.12) * w))
   top, left = rng.integers(0, h - side), rng.integers(0, w - side)
   piece = scene.other[top : top + side, left : left + side].astype(np.float64)
   y, x = np.mgrid[:side, :side] - (side - 1) / 2

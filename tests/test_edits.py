@@ -132,3 +132,10 @@ def test_where_nothing_can_be_edited_there_are_no_copies(images, monkeypatch):
   copies = edits.copies([record], 64, 5, 0)
   assert copies.records == () and copies.masks.shape == (0, 64, 64)
   assert copies.sources.dtype.kind == "i"
+
+
+def test_small_images_are_edited_too():
+  """Pieces of a few pixels; the warnings of an empty mean are errors."""
+  rng = np.random.default_rng(0)
+  images = [rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(2)]
+  assert len(edits.make(images, 40, 0)) > 40

@@ -19,6 +19,7 @@ import runs
 
 from nps_jax import detector
 from nps_jax import distributed
+from nps_jax import lessons
 from nps_jax import trainer
 from nps_jax.data import folder
 from nps_jax.data import pipeline
@@ -184,15 +185,15 @@ def test_two_processes_train_as_one_and_read_only_their_shards(eight, root, tmp_
   losses = [line["loss"] for line in telemetry.read(tmp_path / "two")]
   np.testing.assert_allclose(losses, [eight[1][at][0] for at in range(1, 7)], rtol=1e-5)
   config = ml_collections.FrozenConfigDict(runs.config(root))
-  lessons = trainer.prepare(config, folder.open_all(config.data, 0))
-  count = len(lessons.seen)
+  taught = lessons.prepare(config, folder.open_all(config.data, 0))
+  count = len(taught.seen)
   assert count > 24  # with edited copies
   for host in range(2):
     lines = (tmp_path / f"read{host}").read_text().splitlines()
     read = {int(line.split()[1]) for line in lines if line.startswith(f"{count} ")}
     batches = pipeline.train_batches(
-      lessons.seen,
-      lessons.contexts,
+      taught.seen,
+      taught.contexts,
       **{"batch_size": 8, "size": 64, "seed": 0, "threads": 1},
       **{"shard_index": host, "shard_count": 2},
     )
