@@ -12,7 +12,6 @@ draws a sheet of them, a row for each kind.
 
 import argparse
 from collections.abc import Callable, Sequence
-import functools
 import pathlib
 from typing import NamedTuple
 
@@ -68,15 +67,13 @@ class Scene(NamedTuple):
 Kind = Callable[[np.random.Generator, Scene], tuple[Picture, Mask] | None]
 
 
-@functools.lru_cache(maxsize=8)
 def copies(
-  images: tuple[records.Record, ...], size: int, count: int, seed: int
+  images: Sequence[records.Record], size: int, count: int, seed: int
 ) -> Copies:
   """About `count` edited copies of the records' images, at this size.
 
   As many of each image; where there are more images than that, of a random choice.
-  None where no edit fits any of them. The last ones made are kept: the training and the
-  calibration ask for the same.
+  None where no edit fits any of them.
   """
   rng = np.random.default_rng(seed)
   chosen = np.sort(rng.permutation(len(images))[:count])

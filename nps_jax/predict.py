@@ -40,7 +40,7 @@ def predict(
   Images that cannot be scored are left out, and errors.csv says why.
 
   The maps are float32 at the images' own sizes; 0.1 is what 99.5 % of the pixels of
-  normal validation images stay below. Scores rise with the anomaly; about 3 is normal.
+  normal validation images stay below. Scores rise with the anomaly; about 4 is normal.
 
   Args:
     overwrite: replaces what an earlier prediction wrote; other files in `out` stay.

@@ -101,7 +101,7 @@ def test_images_that_no_edit_fits_are_answered(tmp_path, monkeypatch):
 
 def test_copies_are_records_of_the_edited_images(images):
   """Spread evenly over few images, and over a choice of many."""
-  given = tuple(
+  given = [
     records.Record(
       id=f"nuts/train/good/{number}",
       category="nuts",
@@ -110,7 +110,7 @@ def test_copies_are_records_of_the_edited_images(images):
       image=encoded.png(image),
     )
     for number, image in enumerate(images)
-  )
+  ]
   side = images[0].shape[0]
   copies = edits.copies(given, side, 7, 4)
   made = edits.make(images, 3, 4)
@@ -129,7 +129,7 @@ def test_copies_are_records_of_the_edited_images(images):
 def test_where_nothing_can_be_edited_there_are_no_copies(images, monkeypatch):
   monkeypatch.setattr(edits, "make", lambda *given: [])
   record = records.Record("a", "b", "train", "good", encoded.png(images[0]))
-  copies = edits.copies((record,), 64, 5, 0)
+  copies = edits.copies([record], 64, 5, 0)
   assert copies.records == () and copies.masks.shape == (0, 64, 64)
   assert copies.sources.dtype.kind == "i"
 
