@@ -51,7 +51,7 @@ def get_variants():
     "pooled-features": {"scoring.pooled": ("features",)},
     "no-layout": {"scoring.maps": ("memory", "codes", "reconstruction")},
     "no-positionwise": {"scoring.positionwise": False},
-    "image-max": {"scoring.image": "max"},
+    "image-top1": {"scoring.image": "top1"},
     # A decoder that learns of normal images alone; with a local head, whose map joins;
     # with M_SAD beside it, or in its place.
     "no-undoing": {"train.edits": 0},

@@ -7,13 +7,16 @@ import operator
 from absl import logging
 import jax
 from jaxtyping import Float, Float16, Float32
+import ml_collections
 import numpy as np
 from scipy import ndimage
 
 from nps_jax import calibration as scales
+from nps_jax import config as settings
 from nps_jax import distributed
 from nps_jax import edits
 from nps_jax import inference
+from nps_jax import lessons
 from nps_jax import scoring
 from nps_jax.data import records
 from nps_jax.models import counts
@@ -31,6 +34,7 @@ def calibrate(
   run: inference.Run,
   datasets: Sequence[records.Dataset],
   source: inference.Run | None = None,
+  copier: lessons.Copier = lessons.copies,
 ) -> inference.Run:
   """Fits each category's scales on its normal images, stores them with the run.
 
@@ -39,6 +43,7 @@ def calibrate(
   Args:
     source: a calibrated run of the same training, whose priors are the same if their
       settings are.
+    copier: lessons.copies, or what remembers those that it has made.
   """
   path, fitted = run.folder / inference.CALIBRATION, {}
   if distributed.all_hosts(integrity.intact(path)):
@@ -51,7 +56,7 @@ def calibrate(
     else:
       priors = learn_priors(run, data)
     logging.info("Calibrating %s on %d validation images.", name, len(data.validation))
-    fitted[name] = _fit(run, data, priors)
+    fitted[name] = _fit(run, data, priors, copier)
     scales.tell(name, fitted[name])
   if distributed.is_lead():
     scales.save(path, fitted)
@@ -97,27 +102,40 @@ def learn_priors(run: inference.Run, data: records.Dataset) -> scoring.Priors:
 
 
 def _fit(
-  run: inference.Run, data: records.Dataset, priors: scoring.Priors
+  run: inference.Run,
+  data: records.Dataset,
+  priors: scoring.Priors,
+  copier: lessons.Copier,
 ) -> scoring.Calibration:
   """The category's scales, from its training and validation images and their edits."""
   config, name = run.about.config, data.category
-  counting = priors._replace(memory=None)
-  pooled, usual = summarise(run, data.train, name, counting)
+  counted = run if scoring.RESIDUAL in config.scoring.pooled else _without_modules(run)
+  pooled, usual = summarise(counted, data.train, name, priors)
   moves, judged = {}, None
   if config.scoring.edits:
     size, count = config.image_size, config.scoring.edits
-    copies = edits.copies(data.train, size, count, config.seed)
+    copies = copier(data.train, size, count, config.seed)
     if copies.records:
-      moved, _ = summarise(run, copies.records, name, counting)
+      moved, _ = summarise(counted, copies.records, name, priors)
       moves = _moves(pooled, moved, copies)
   validation = inference.collect(run, data.validation, name, priors)
   if config.scoring.edits and config.scoring.fusion == "learned":
-    copies = edits.copies(data.validation, size, count, config.seed + 1)
+    copies = copier(data.validation, size, count, config.seed + 1)
     if copies.records:
       raw = inference.collect(run, copies.records, name, priors)
       judged = scales.Edited(raw, _on_grid(copies.masks))
   normal = scales.Normal(pooled, moves, usual)
   return scales.fit(config.scoring, priors, normal, validation, judged)
+
+
+def _without_modules(run: inference.Run) -> inference.Run:
+  """The run as if it had no modules, whose maps take their time."""
+  config = settings.assigned(
+    ml_collections.ConfigDict(run.about.config),
+    {"logical.enabled": False, "structural.enabled": False},
+  )
+  config = ml_collections.FrozenConfigDict(config)
+  return dataclasses.replace(run, model=dataclasses.replace(run.model, config=config))
 
 
 def summarise(
@@ -126,11 +144,8 @@ def summarise(
   category: str,
   priors: scoring.Priors,
 ) -> tuple[Pooled, Float16[np.ndarray, "h w k"] | None]:
-  """The images' statistics, in order, and how usual each code is in each place.
-
-  Args:
-    priors: without the memory, as its maps are not looked at.
-  """
+  """The images' statistics, in order, and how usual each code is in each place."""
+  priors = priors._replace(memory=None)  # its maps are not looked at
   parts, total = [], None
   for _, raw in inference.stream(run, images, category, priors):
     parts.append(raw.pooled)
@@ -145,7 +160,7 @@ def _blurred(usual: Float32[np.ndarray, "h w k"]) -> Float16[np.ndarray, "h w k"
   return ndimage.gaussian_filter(usual, (BLUR, BLUR, 0)).astype(np.float16)
 
 
-def _moves(pooled: Pooled, moved: Pooled, copies: edits.Copies) -> Pooled:
+def _moves(pooled: Pooled, moved: Pooled, copies: lessons.Copies) -> Pooled:
   """By how much each edit moved its image's statistics.
 
   Of codes only those that leave every place normal: that something there is odd, other

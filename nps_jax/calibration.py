@@ -1,6 +1,6 @@
 """Fits one category's scales and weights; keeps them in a file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import io
 import pathlib
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from nps_jax import scoring
 from nps_jax.models import counts
 from nps_jax.runs import integrity
 
-FOLDS = 10  # of the training images, for what Gaussians say of unknown ones
+FOLDS = 10  # of the normal images, for what Gaussians say of unknown ones
 PRIOR_IMAGES = 40  # weight of the average position in a position's own statistics
 SMALLEST_SHARE = 1e-6  # of a code, in the unit of its share
 
@@ -61,14 +61,8 @@ def fit(
       f"Calibration needs at least 2 validation images and found {images}; move some "
       "training images to validation/good, or raise config.data.validation_fraction."
     )
-  gaussians, evidence = {}, {}
-  for name in _counted(config, normal):
-    rows, moves = normal.pooled[name], normal.moves.get(name)
-    scale = _root(rows) if name == scoring.CODES else None
-    gaussians[name] = gaussian.fit(rows, moves, scale)
-    far = gaussian.distance(gaussians[name], validation.pooled[name])
-    folds = gaussian.held_out(rows, FOLDS, moves, scale)
-    evidence[name] = _moments(np.concatenate([folds, far]))
+  counted = _counted(config, normal)
+  gaussians, evidence = _gaussians(normal.pooled, normal.moves, counted)
   calibration = scoring.Calibration(
     priors=priors,
     mean={},
@@ -78,7 +72,6 @@ def fit(
     evidence=evidence,
     usual=normal.usual,
     map_weights={},
-    image_weights={},
   )
   calibration = _with_scales(config, calibration, validation)
   scaled = _scaled(config, calibration, validation)
@@ -87,12 +80,29 @@ def fit(
   calibration = calibration._replace(
     map_weights=judging.of_maps(scaled, shown, edited.masks) if edited else even
   )
-  peaks = scoring.peaks(config, calibration, scaled)
-  weights = dict.fromkeys(peaks, 1.0)
-  if edited is not None:
-    weights = judging.of_peaks(peaks, scoring.peaks(config, calibration, shown))
-  moments = {source: _moments(values) for source, values in peaks.items()}
-  return calibration._replace(image_weights=weights, evidence=evidence | moments)
+  peaks = scoring.peak(config, scoring.fuse(calibration, scaled))
+  # The weights asked for Gaussians that had not seen the edited images; from here on
+  # they are of all normal ones.
+  rows = {
+    name: np.concatenate([normal.pooled[name], validation.pooled[name]])
+    for name in counted
+  }
+  gaussians, evidence = _gaussians(rows, normal.moves, counted)
+  evidence[scoring.FUSED] = _moments(peaks)
+  return calibration._replace(gaussians=gaussians, evidence=evidence)
+
+
+def _gaussians(
+  pooled: Mapping[str, Rows], moves: Mapping[str, Rows], counted: Sequence[str]
+) -> tuple[dict[str, gaussian.Gaussian], dict[str, Float[np.ndarray, "2"]]]:
+  """Each statistic's Gaussian, and the moments of unknown rows' distances from it."""
+  gaussians, evidence = {}, {}
+  for name in counted:
+    rows, by_edits = pooled[name], moves.get(name)
+    scale = _root(rows) if name == scoring.CODES else None
+    gaussians[name] = gaussian.fit(rows, by_edits, scale)
+    evidence[name] = _moments(gaussian.held_out(rows, FOLDS, by_edits, scale))
+  return gaussians, evidence
 
 
 def _scaled(
@@ -162,12 +172,10 @@ def position_statistics(
 
 
 def tell(category: str, calibration: scoring.Calibration) -> None:
-  """Logs how much each source's map weighs, in the fused map and in the image score."""
-  lists = [
-    ", ".join(f"{source} {weight:.2f}" for source, weight in weights.items())
-    for weights in (calibration.map_weights, calibration.image_weights)
-  ]
-  logging.info("%s: weights in the map: %s; in the score: %s.", category, *lists)
+  """Logs how much each source's map weighs in the fused map."""
+  weights = calibration.map_weights.items()
+  listed = ", ".join(f"{source} {weight:.2f}" for source, weight in weights)
+  logging.info("%s: weights in the map: %s.", category, listed)
 
 
 def save(path: pathlib.Path, calibrations: Mapping[str, scoring.Calibration]) -> None:
@@ -217,9 +225,8 @@ def load(path: pathlib.Path, remedy: str) -> dict[str, scoring.Calibration]:
       name: gaussian.Gaussian(**{**normal, "rest": float(normal["rest"])})
       for name, normal in fields["gaussians"].items()
     }
-    for weights in ("map_weights", "image_weights"):
-      fields[weights] = {
-        name: float(weight) for name, weight in fields[weights].items()
-      }
+    fields["map_weights"] = {
+      name: float(weight) for name, weight in fields["map_weights"].items()
+    }
     calibrations[category] = scoring.Calibration(**fields)
   return calibrations

@@ -18,7 +18,6 @@ PAPER = {  # what the published method has in place of ours; see README
   "scoring.maps": ("reconstruction", "structural"),
   "scoring.fusion": "equal",
   "scoring.edits": 0,
-  "scoring.image": "max",
   "scoring.pooled": (),
   "scoring.positionwise": False,
 }
@@ -128,12 +127,11 @@ def defaults() -> ml_collections.ConfigDict:
   scoring.fusion = "learned"  # weights of the maps, on edits, or "equal"
   scoring.edits = 200  # edited copies of normal images that the maps' weights and the
   # statistics' measure are learned on; 0: neither is learned
-  scoring.image = "sources"  # peaks of each map (not of the reconstruction's where
-  # there is a discrepancy's), or of the fused map: "max", or "top1" (mean of its
-  # highest 1 % of pixels)
+  scoring.image = "max"  # the fused map's peak: "max", or "top1" (mean of its highest
+  # 1 % of pixels)
   scoring.pooled = ("features", "codes")  # whose statistics over the whole image count
-  # in the image score: "features", "residual" (M_LAD's), "codes" (shares of
-  # codebook.parts)
+  # beside that peak in the image score: "features", "residual" (M_LAD's), "codes"
+  # (shares of codebook.parts)
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.every = 1000  # steps; the last step is always saved
@@ -199,7 +197,7 @@ CHOICES = {
   "logical.fusion": ("concat", "attention"),
   "loss.distance": ("cosine", "mse", "cosine_flat"),
   "scoring.fusion": ("learned", "equal"),
-  "scoring.image": ("sources", "max", "top1"),
+  "scoring.image": ("max", "top1"),
   "variant": ("default", "paper"),
 }
 DEEPEST = "0 (automatic), or a level 1..5 not below the highest of encoder.levels"
@@ -289,6 +287,12 @@ def _misfits(config: ml_collections.ConfigDict) -> list[str]:
     wrong.append(f"config.encoder.deepest is {deepest!r}; expected {DEEPEST}.")
   if low >= config.scoring.high:
     wrong.append(f"config.scoring.low is {low!r}; expected {LOW}.")
+  if not (config.logical.enabled or config.structural.enabled):
+    wrong.append(
+      "config.logical.enabled and config.structural.enabled are False, so there is "
+      "nothing to train; enable one. To score without its map, leave it out of "
+      "config.scoring.maps."
+    )
   counted = config.codebook.parts > 0 and 3 in levels
   there = {
     "memory": config.codebook.memory > 0,

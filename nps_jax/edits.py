@@ -12,11 +12,12 @@ draws a sheet of them, a row for each kind.
 
 import argparse
 from collections.abc import Callable, Sequence
+from concurrent import futures
 import pathlib
 from typing import NamedTuple
 
 from absl import logging
-from jaxtyping import Bool, Int
+from jaxtyping import Float
 import numpy as np
 from PIL import Image
 from PIL import ImageDraw
@@ -27,7 +28,6 @@ from nps_jax import parts
 from nps_jax.data import decoding
 from nps_jax.data import encoded
 from nps_jax.data import folder
-from nps_jax.data import records
 from nps_jax.runs import files
 
 SMALLEST, LARGEST = 0.0005, 0.25  # of an edit's area, as a share of the image
@@ -46,48 +46,17 @@ class Edit(NamedTuple):
   mask: Mask  # what was changed
 
 
-class Copies(NamedTuple):
-  """Edited copies of records' images, as records again."""
-
-  records: tuple[records.Record, ...]
-  sources: Int[np.ndarray, " e"]  # which of the records each is a copy of
-  kinds: tuple[str, ...]
-  masks: Bool[np.ndarray, "e h w"]  # what was changed
-
-
 class Scene(NamedTuple):
   """What an edit works on."""
 
   image: Picture
   parts: list[Mask]
+  busy: Float[np.ndarray, "h w"]  # how much there is to see
   other: Picture  # another normal image of the category
   other_parts: list[Mask]
 
 
 Kind = Callable[[np.random.Generator, Scene], tuple[Picture, Mask] | None]
-
-
-def copies(
-  images: Sequence[records.Record], size: int, count: int, seed: int
-) -> Copies:
-  """About `count` edited copies of the records' images, at this size.
-
-  As many of each image; where there are more images than that, of a random choice.
-  None where no edit fits any of them.
-  """
-  rng = np.random.default_rng(seed)
-  chosen = np.sort(rng.permutation(len(images))[:count])
-  pixels = [decoding.decode(images[index], size) for index in chosen]
-  edits = make(pixels, -(-count // len(chosen)), seed)
-  sources = chosen[np.array([edit.source for edit in edits], int)]
-  edited = tuple(
-    images[source]._replace(
-      id=f"{images[source].id} ({edit.kind} {number})", image=encoded.png(edit.image)
-    )
-    for number, (source, edit) in enumerate(zip(sources, edits, strict=True))
-  )
-  masks = np.array([edit.mask for edit in edits], bool).reshape(-1, size, size)
-  return Copies(edited, sources, tuple(edit.kind for edit in edits), masks)
 
 
 def make(images: Sequence[Picture], count: int, seed: int) -> list[Edit]:
@@ -96,7 +65,9 @@ def make(images: Sequence[Picture], count: int, seed: int) -> list[Edit]:
   Fewer where no kind fits an image.
   """
   rng = np.random.default_rng(seed)
-  part_masks = [parts.find(image) for image in images]
+  with futures.ThreadPoolExecutor() as pool:
+    part_masks = list(pool.map(parts.find, images))
+    busy = list(pool.map(_busy, images))
   without = sum(not masks for masks in part_masks)
   if without:
     logging.info(
@@ -107,7 +78,9 @@ def make(images: Sequence[Picture], count: int, seed: int) -> list[Edit]:
   edits, made = [], dict.fromkeys(KINDS, 0)
   for index, image in enumerate(images):
     other = int(rng.integers(len(images)))
-    scene = Scene(image, part_masks[index], images[other], part_masks[other])
+    scene = Scene(
+      image, part_masks[index], busy[index], images[other], part_masks[other]
+    )
     for _ in range(count):
       edit = _edit(rng, scene, made)
       if edit is not None:
@@ -203,7 +176,7 @@ def resize(rng: np.random.Generator, scene: Scene) -> tuple[Picture, Mask] | Non
 def scratch(rng: np.random.Generator, scene: Scene) -> tuple[Picture, Mask] | None:
   """A thin wandering line, lighter or darker than where it begins."""
   h, w = scene.image.shape[:2]
-  y, x = _somewhere(rng, scene.image)
+  y, x = _somewhere(rng, scene.busy)
   angle, points = rng.uniform(0, 2 * np.pi), [(x, y)]
   step = rng.uniform(0.02, 0.06) * w
   for _ in range(rng.integers(3, 6)):
@@ -224,7 +197,7 @@ def scratch(rng: np.random.Generator, scene: Scene) -> tuple[Picture, Mask] | No
 def stain(rng: np.random.Generator, scene: Scene) -> tuple[Picture, Mask] | None:
   """An irregular spot in some colour of the category, or darker than its ground."""
   h, w = scene.image.shape[:2]
-  centre = _somewhere(rng, scene.image)
+  centre = _somewhere(rng, scene.busy)
   radius = rng.uniform(0.012, 0.04) * w
   y, x = np.mgrid[:h, :w] - np.array(centre)[:, None, None]
   turn, reach = np.arctan2(y, x), np.ones((h, w))
@@ -248,7 +221,7 @@ def texture(rng: np.random.Generator, scene: Scene) -> tuple[Picture, Mask] | No
   piece = scene.other[top : top + side, left : left + side].astype(np.float64)
   y, x = np.mgrid[:side, :side] - (side - 1) / 2
   cover = np.clip(1.4 - 2.8 * np.hypot(y, x) / side, 0, 1)
-  centre = _somewhere(rng, scene.image)
+  centre = _somewhere(rng, scene.busy)
   top, left = (
     int(np.clip(at - side // 2, 0, length - side))
     for at, length in zip(centre, (h, w), strict=True)
@@ -265,7 +238,7 @@ def texture(rng: np.random.Generator, scene: Scene) -> tuple[Picture, Mask] | No
 def bend(rng: np.random.Generator, scene: Scene) -> tuple[Picture, Mask] | None:
   """A place is twisted about its middle."""
   h, w = scene.image.shape[:2]
-  centre = np.array(_somewhere(rng, scene.image))[:, None, None]
+  centre = np.array(_somewhere(rng, scene.busy))[:, None, None]
   y, x = np.mgrid[:h, :w] - centre
   away = np.hypot(y, x) / (rng.uniform(0.06, 0.12) * w)
   angle = rng.choice((-1, 1)) * rng.uniform(0.6, 1.2) * np.clip(1 - away, 0, 1)
@@ -283,11 +256,17 @@ def _blend(pixels: np.ndarray, colour: np.ndarray, cover: np.ndarray) -> Picture
   return parts.as_picture(pixels + cover[..., None] * (colour - pixels))
 
 
-def _somewhere(rng: np.random.Generator, image: Picture) -> tuple[int, int]:
-  """A pixel where there is something to see: edges, or another colour than around."""
+def _busy(image: Picture) -> Float[np.ndarray, "h w"]:
+  """How much there is to see: edges, and another colour than around."""
   gap = np.abs(image - parts.ground(image, parts.WINDOWS[-1])).mean(axis=-1)
   edges = ndimage.gaussian_gradient_magnitude(image.mean(axis=-1), 2)
-  busy = ndimage.gaussian_filter(gap + 4 * edges, 4)
+  return ndimage.gaussian_filter(gap + 4 * edges, 4)
+
+
+def _somewhere(
+  rng: np.random.Generator, busy: Float[np.ndarray, "h w"]
+) -> tuple[int, int]:
+  """A pixel where there is something to see."""
   rows, columns = np.nonzero(busy >= np.quantile(busy, 0.4))
   at = rng.integers(len(rows))
   return int(rows[at]), int(columns[at])
@@ -297,8 +276,6 @@ KINDS: dict[str, Kind] = {
   edit.__name__: edit
   for edit in (erase, copy, exchange, recolour, resize, scratch, stain, texture, bend)
 }
-
-
 OF_PARTS = ("erase", "copy", "exchange", "recolour", "resize")
 
 

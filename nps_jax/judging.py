@@ -3,7 +3,7 @@
 Validation images hold no anomalies, so nothing in them tells which map would see one.
 Edited copies of them do. In the fused map, what tells edited places from normal ones
 gets weight, what does not gets none, and where the evidence is thin the weights stay
-alike; in the image score a map counts as far as its peaks tell edited images.
+alike.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,6 @@ from jaxtyping import Bool, Float
 import numpy as np
 from scipy import optimize
 from scipy import special
-
-from nps_jax.metrics import auroc
 
 CLEAR = 5.0  # evidence, in reaches of normal cells, above which more says no more
 RIDGE = 0.1  # weight of the squared weights beside the mean logistic loss
@@ -58,21 +56,6 @@ def of_maps(
   if not slopes.any():
     return even
   return dict(zip(normal, (slopes / slopes.mean()).tolist(), strict=True))
-
-
-def of_peaks(
-  normal: Mapping[str, Float[np.ndarray, " n"]],
-  edited: Mapping[str, Float[np.ndarray, " e"]],
-) -> dict[str, float]:
-  """How well each map's peak tells edited images from unedited ones, 0 to 1.
-
-  Somers' D, 2 AUROC - 1, or 0 where that is negative: chance. All 1 if all were 0.
-  """
-  weights = {
-    source: max(0.0, 2 * auroc.auroc(normal[source], edited[source]) - 1)
-    for source in normal
-  }
-  return weights if any(weights.values()) else dict.fromkeys(normal, 1.0)
 
 
 def logistic(

@@ -1,14 +1,25 @@
 """What the modules are trained on: normal images, and edited copies to undo."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 import ml_collections
 import numpy as np
 
 from nps_jax import edits
+from nps_jax.data import decoding
+from nps_jax.data import encoded
 from nps_jax.data import records
+
+
+class Copies(NamedTuple):
+  """Edited copies of records' images, as records again."""
+
+  records: tuple[records.Record, ...]
+  sources: Int[np.ndarray, " e"]  # which of the records each is a copy of
+  kinds: tuple[str, ...]
+  masks: Bool[np.ndarray, "e h w"]  # what was changed
 
 
 class Lessons(NamedTuple):
@@ -23,8 +34,36 @@ class Lessons(NamedTuple):
   contexts: tuple[int, ...]  # its category
 
 
+def copies(
+  images: Sequence[records.Record], size: int, count: int, seed: int
+) -> Copies:
+  """About `count` edited copies of the records' images, at this size.
+
+  As many of each image; where there are more images than that, of a random choice.
+  None where no edit fits any of them.
+  """
+  rng = np.random.default_rng(seed)
+  chosen = np.sort(rng.permutation(len(images))[:count])
+  pixels = [decoding.decode(images[index], size) for index in chosen]
+  made = edits.make(pixels, -(-count // len(chosen)), seed)
+  sources = chosen[np.array([edit.source for edit in made], int)]
+  edited = tuple(
+    images[source]._replace(
+      id=f"{images[source].id} ({edit.kind} {number})", image=encoded.png(edit.image)
+    )
+    for number, (source, edit) in enumerate(zip(sources, made, strict=True))
+  )
+  masks = np.array([edit.mask for edit in made], bool).reshape(-1, size, size)
+  return Copies(edited, sources, tuple(edit.kind for edit in made), masks)
+
+
+Copier = Callable[[Sequence[records.Record], int, int, int], Copies]
+
+
 def prepare(
-  config: ml_collections.FrozenConfigDict, datasets: Sequence[records.Dataset]
+  config: ml_collections.FrozenConfigDict,
+  datasets: Sequence[records.Dataset],
+  copier: Copier = copies,
 ) -> Lessons:
   """The training images, and config.train.edits edited copies of each category's."""
   seen, home, contexts = [], [], []
@@ -33,11 +72,9 @@ def prepare(
     seen += data.train
     contexts += [category] * len(data.train)
   for category, data in enumerate(datasets if config.train.edits else ()):
-    copies = edits.copies(
-      data.train, config.image_size, config.train.edits, config.seed
-    )
-    home += (contexts.index(category) + copies.sources).tolist()
-    seen += copies.records
-    contexts += [category] * len(copies.records)
+    edited = copier(data.train, config.image_size, config.train.edits, config.seed)
+    home += (contexts.index(category) + edited.sources).tolist()
+    seen += edited.records
+    contexts += [category] * len(edited.records)
   normal = tuple(seen[index] for index in home)
   return Lessons(tuple(seen), normal, np.int32(home), tuple(contexts))

@@ -51,7 +51,6 @@ class Calibration(NamedTuple):
   evidence: dict[str, Float[np.ndarray, "2"]]  # each source's mean and spread
   usual: Float16[np.ndarray, "h w k"] | None  # how often a code is there, blurred
   map_weights: dict[str, float]  # of each source's map in the fused one
-  image_weights: dict[str, float]  # of each map's peak in the image score
 
 
 def raw_map(
@@ -227,48 +226,24 @@ def fuse(
   return np.average(list(scaled.values()), axis=0, weights=weights)
 
 
-def peaks(
-  config, calibration: Calibration, scaled: Mapping[str, Float[np.ndarray, "n y x"]]
-) -> dict[str, Float[np.ndarray, " n"]]:
-  """What each source's map says of each image: its peak, on a scale of its own.
-
-  Unless config.image is "sources", of the fused map alone. Left out is what repeats
-  other evidence: the codes' map where the score has their distance from normal shares,
-  and the reconstruction's where there is the discrepancy's, which says the same with
-  less noise.
-  """
-  if config.image != "sources":
-    return {FUSED: peak(config, fuse(calibration, scaled))}
-  repeated = set(config.pooled) | ({RECONSTRUCTION} if DISCREPANCY in scaled else set())
-  return {
-    source: peak(config, maps)
-    for source, maps in scaled.items()
-    if source not in repeated
-  }
-
-
 def score(
   config, calibration: Calibration, raw: RawScores
 ) -> tuple[Float[np.ndarray, "n y x"], Float[np.ndarray, " n"]]:
   """The calibrated maps, and the image scores: 0 or more.
 
-  A score is the weighted sum of what the maps' peaks say, plus what the statistics say,
-  in spreads of normal images.
+  A score is what the map's peak says plus what each of the statistics says, in spreads
+  of normal images.
 
-  # Differs from the paper: there the score is the fused map's peak. That peak drowns
-  what one source alone sees in the other sources' noise, and it cannot count; set
-  config.scoring.image to "max" and config.scoring.pooled to () for the peak alone.
+  # Differs from the paper: there the score is the fused map's peak, which cannot count;
+  set config.scoring.pooled to () for the peak alone.
   """
   far = distances(calibration, raw)
-  scaled = scaled_maps(config, calibration, raw, far)
-  total = 0.0
-  for source, values in peaks(config, calibration, scaled).items():
-    weight = calibration.image_weights[source]
-    total += weight * standard(calibration, source, values)
+  maps = fuse(calibration, scaled_maps(config, calibration, raw, far))
+  total = standard(calibration, FUSED, peak(config, maps))
   for name in config.pooled:
     if name in far:
-      total += standard(calibration, name, far[name])
-  return fuse(calibration, scaled), total
+      total = total + standard(calibration, name, far[name])
+  return maps, total
 
 
 def peak(config, maps: Float[np.ndarray, "n y x"]) -> Float[np.ndarray, " n"]:

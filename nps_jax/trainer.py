@@ -1,6 +1,7 @@
 """Training: `fit` reads top to bottom, from the devices to the calibrated run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import functools
 import itertools
 import math
 import operator
@@ -96,17 +97,19 @@ def fit(
   model = detector.Detector(config, names, loaded.deepest, vectors)
   optimizer = make_optimizer(config.train)
   state = distributed.put_replicated(mesh, create_state(model, optimizer))
+  copier = functools.cache(lessons.copies)  # the modules' edits are the statistics' too
   frozen = distributed.put_replicated(mesh, loaded.params)
   keeper = checkpoints.Checkpoints(workdir, config.checkpoint.keep)
   try:
     state = restore(keeper, state)
     with interruption.Watch() as watch:
-      train(model, optimizer, mesh, frozen, state, datasets, keeper, workdir, watch)
+      taught = functools.partial(lessons.prepare, config, datasets, copier)
+      train(model, optimizer, mesh, frozen, state, taught, keeper, workdir, watch)
   finally:
     keeper.close()
 
   run = inference.open_run(workdir, calibrated=False)
-  return calibrating.calibrate(run, datasets, source)
+  return calibrating.calibrate(run, datasets, source, copier)
 
 
 def open_trained(
@@ -175,7 +178,7 @@ def train(
   mesh: jax.sharding.Mesh,
   frozen: Tree,
   state: State,
-  datasets: Sequence[records.Dataset],
+  prepare: Callable[[], lessons.Lessons],
   keeper: checkpoints.Checkpoints,
   workdir: pathlib.Path,
   watch: interruption.Watch,
@@ -183,12 +186,15 @@ def train(
   """Runs the remaining steps; saves checkpoints, the last step always.
 
   Stops early, with a checkpoint, when a signal asks for it.
+
+  Args:
+    prepare: makes what they are trained on, if there is something left to do.
   """
   config = model.config
-  step, steps = int(state.step), config.train.steps if state.params else 0
+  step, steps = int(state.step), config.train.steps
   if step >= steps:
     return state
-  taught = lessons.prepare(config, datasets)
+  taught = prepare()
   streams = [
     pipeline.train_batches(
       images,

@@ -12,8 +12,8 @@ import slow
 
 from nps_jax import calibrating
 from nps_jax import calibration as scales
-from nps_jax import edits
 from nps_jax import inference
+from nps_jax import lessons
 from nps_jax import scoring
 from nps_jax.data import decoding
 from nps_jax.data import folder
@@ -79,8 +79,10 @@ def test_statistics_are_means_over_positions_and_usual_codes_means_over_images(
   np.testing.assert_allclose(np.float32(kept), np.float32(usual), atol=1e-3)
 
 
-def copies(kinds: tuple[str, ...], sources: list[int]) -> edits.Copies:
-  return edits.Copies((), np.array(sources), kinds, np.zeros((len(kinds), 4, 4), bool))
+def copies(kinds: tuple[str, ...], sources: list[int]) -> lessons.Copies:
+  return lessons.Copies(
+    (), np.array(sources), kinds, np.zeros((len(kinds), 4, 4), bool)
+  )
 
 
 @pytest.mark.parametrize("enough", [2, 3])
@@ -122,12 +124,15 @@ def test_calibrations_are_kept_and_told_and_priors_are_taken_over(
 ):
   fresh = rerun(run, tmp_path, scoring__fusion="equal", scoring__edits=0)
   monkeypatch.setattr(calibrating, "learn_priors", None)  # not asked
-  monkeypatch.setattr(edits, "copies", None)
+
+  def refused(*given):
+    raise AssertionError("no edits are asked for")
+
   with caplog.at_level("INFO"):
-    calibrated = calibrating.calibrate(fresh, [data], source=run)
+    calibrated = calibrating.calibrate(fresh, [data], source=run, copier=refused)
   own, other = calibrated.calibrations["tray"], run.calibrations["tray"]
   np.testing.assert_array_equal(own.priors.memory, other.priors.memory)
-  assert {*own.map_weights.values(), *own.image_weights.values()} == {1.0}
+  assert set(own.map_weights.values()) == {1.0}
   assert all(len(normal.aim) == 0 for normal in own.gaussians.values())
   assert "tray: weights in the map: memory 1.00, reconstruction 1.00" in caplog.text
   stored = scales.load(tmp_path / inference.CALIBRATION, "")["tray"]
@@ -153,7 +158,6 @@ def test_edits_aim_the_statistics_and_weigh_the_maps(run):
   there = {"memory", "reconstruction", "layout"}
   assert set(calibration.map_weights) == there | {"codes"}
   np.testing.assert_allclose(sum(calibration.map_weights.values()), 4)
-  assert set(calibration.image_weights) == there
 
 
 def test_without_memory_and_codes_there_are_no_priors(run, data, tmp_path):

@@ -25,7 +25,7 @@ CHOICES = {
   "logical.fusion": ("concat", "attention"),
   "loss.distance": ("cosine", "mse", "cosine_flat"),
   "scoring.fusion": ("learned", "equal"),
-  "scoring.image": ("sources", "max", "top1"),
+  "scoring.image": ("max", "top1"),
   "variant": ("default", "paper"),
 }
 AT_LEAST_ONE = (
@@ -142,7 +142,7 @@ def test_defaults_are_those_of_the_method():
     "scoring.maps": MAPS,
     "scoring.fusion": "learned",
     "scoring.edits": 200,
-    "scoring.image": "sources",
+    "scoring.image": "max",
   }
   assert {name: found[name] for name in want} == want
 
@@ -220,7 +220,7 @@ def test_statistics_that_are_not_there_are_refused(levels, parts, pooled):
   settings.validate(config)
   config.scoring.pooled = (*pooled, "residual")
   settings.validate(config)
-  config.logical.enabled = False
+  config.logical.enabled, config.structural.enabled = False, True
   with pytest.raises(ValueError, match=r"^config\.scoring\.pooled is .*, none of"):
     settings.validate(config)
 
@@ -231,7 +231,11 @@ def test_statistics_that_are_not_there_are_refused(levels, parts, pooled):
     ({"codebook.memory": 0.0}, ("memory",), "layout"),
     ({"codebook.parts": 0}, ("codes", "layout"), "memory"),
     ({"encoder.levels": (2, 4)}, ("codes", "layout"), "reconstruction"),
-    ({"logical.enabled": False}, ("reconstruction", "discrepancy"), "codes"),
+    (
+      {"logical.enabled": False, "structural.enabled": True},
+      ("reconstruction", "discrepancy"),
+      "codes",
+    ),
     ({}, ("discrepancy", "structural"), "reconstruction"),
     (
       {"logical.enabled": False, "logical.local_width": 8, "structural.enabled": True},
@@ -248,6 +252,15 @@ def test_maps_that_are_not_there_are_refused(changes, maps, other):
   with pytest.raises(ValueError, match=r"^config\.scoring\.maps is .*, none of"):
     settings.validate(config)
   config.scoring.maps = (*maps, other)
+  settings.validate(config)
+
+
+def test_a_run_without_modules_is_refused():
+  config = settings.defaults()
+  config.logical.enabled = False
+  with pytest.raises(ValueError, match="nothing to train; enable one"):
+    settings.validate(config)
+  config.structural.enabled = True
   settings.validate(config)
 
 

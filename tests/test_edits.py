@@ -10,9 +10,6 @@ import test_parts
 
 from nps_jax import edits
 from nps_jax import parts
-from nps_jax.data import decoding
-from nps_jax.data import encoded
-from nps_jax.data import records
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +57,7 @@ def test_the_normal_images_stay_as_they_are(images):
 @pytest.mark.parametrize(("kind", "more"), [("erase", -1), ("copy", 1)])
 def test_a_part_is_gone_or_there_once_more(images, kind, more):
   masks = [parts.find(image) for image in images]
-  scene = edits.Scene(images[0], masks[0], images[1], masks[1])
+  scene = edits.Scene(images[0], masks[0], np.ones((1, 1)), images[1], masks[1])
   edited, _ = edits.KINDS[kind](np.random.default_rng(1), scene)
   assert len(parts.find(edited)) == len(masks[0]) + more
 
@@ -97,41 +94,6 @@ def test_images_that_no_edit_fits_are_answered(tmp_path, monkeypatch):
   Image.new("RGB", (64, 64), "grey").save(tmp_path / "grey.png")
   with pytest.raises(SystemExit, match="No edit fits these images"):
     edits.main([f"--images={tmp_path}", f"--out={tmp_path / 'sheet.png'}"])
-
-
-def test_copies_are_records_of_the_edited_images(images):
-  """Spread evenly over few images, and over a choice of many."""
-  given = [
-    records.Record(
-      id=f"nuts/train/good/{number}",
-      category="nuts",
-      split="train",
-      kind="good",
-      image=encoded.png(image),
-    )
-    for number, image in enumerate(images)
-  ]
-  side = images[0].shape[0]
-  copies = edits.copies(given, side, 7, 4)
-  made = edits.make(images, 3, 4)
-  assert len(copies.records) == len(made) == 9
-  assert copies.sources.tolist() == [edit.source for edit in made]
-  assert copies.kinds == tuple(edit.kind for edit in made)
-  for record, edit, mask in zip(copies.records, made, copies.masks, strict=True):
-    np.testing.assert_array_equal(decoding.decode(record, side), edit.image)
-    np.testing.assert_array_equal(mask, edit.mask)
-    assert record.id.startswith(f"nuts/train/good/{edit.source} ({edit.kind}")
-  assert len({record.id for record in copies.records}) == 9
-  few = edits.copies(given, side, 2, 0)
-  assert len(few.records) == 2 and len(set(few.sources.tolist())) == 2
-
-
-def test_where_nothing_can_be_edited_there_are_no_copies(images, monkeypatch):
-  monkeypatch.setattr(edits, "make", lambda *given: [])
-  record = records.Record("a", "b", "train", "good", encoded.png(images[0]))
-  copies = edits.copies([record], 64, 5, 0)
-  assert copies.records == () and copies.masks.shape == (0, 64, 64)
-  assert copies.sources.dtype.kind == "i"
 
 
 def test_small_images_are_edited_too():

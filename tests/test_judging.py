@@ -87,17 +87,3 @@ def test_without_evidence_the_weights_are_alike(how):
   else:
     edited = {name: np.full_like(maps, -1.0) for name, maps in edited.items()}
   assert set(judging.of_maps(normal, edited, masks).values()) == {1.0}
-
-
-def test_peaks_weigh_as_far_as_they_tell_edited_images():
-  """By counting pairs, half for a tie; chance and below it weigh nothing."""
-  normal = {"good": [1, 2], "fair": [1, 4], "blind": [1, 2], "wrong": [3, 4]}
-  edited = {"good": [3, 5], "fair": [3, 4], "blind": [1, 2], "wrong": [1, 2]}
-  as_arrays = [
-    {name: np.float64(values) for name, values in peaks.items()}
-    for peaks in (normal, edited)
-  ]
-  weights = judging.of_peaks(*as_arrays)
-  assert weights == {"good": 1.0, "fair": 0.25, "blind": 0.0, "wrong": 0.0}
-  blind = [{"blind": peaks["blind"]} for peaks in as_arrays]
-  assert judging.of_peaks(*blind) == {"blind": 1.0}

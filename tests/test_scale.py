@@ -1,6 +1,7 @@
 """One device or many, one process or two: the same training, and what they exchange."""
 
 import collections
+import functools
 import math
 import os
 import pathlib
@@ -71,9 +72,10 @@ def trained(parts, workdir, count, start=None):
   frozen = distributed.put_replicated(mesh, params)
   keeper = checkpoints.Checkpoints(start or workdir, 3)
   state = trainer.restore(keeper, state)
+  prepare = functools.partial(lessons.prepare, model.config, datasets)
   with interruption.Watch() as watch:
     trainer.train(
-      *(model, optimizer, mesh, frozen, state, datasets, keeper, workdir, watch)
+      *(model, optimizer, mesh, frozen, state, prepare, keeper, workdir, watch)
     )
   keeper.close()
   lines = telemetry.read(workdir)

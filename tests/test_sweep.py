@@ -528,14 +528,14 @@ def test_two_real_trainings_end_in_one_table(root, tmp_path, monkeypatch):
   light = [each for each in light if not each.startswith("--config.data.category")]
   flags = [
     *(f"--config={runs.CONFIGS / 'synthetic.py'}", *light),
-    *(f"--variants={runs.CONFIGS / 'ablation.py'}", "--only=default,image-max,paper"),
+    *(f"--variants={runs.CONFIGS / 'ablation.py'}", "--only=default,image-top1,paper"),
     *(f"--out={tmp_path / 'out'}", "--seeds=3", "--categories=tray"),
   ]
   sweep.main(flags)
   found = stored(tmp_path)
   lines = {line["variant"]: line["metrics"] for line in found["summary"]}
   names = [run["name"] for run in found["runs"]]
-  variants = {"default": "sources", "image-max": "max", "paper": "max"}
+  variants = {"default": "max", "image-top1": "top1", "paper": "max"}
   assert names == [f"{name}/tray/seed3" for name in variants]
   for variant, image in variants.items():
     folder = tmp_path / "out" / variant / "tray" / "seed3"
@@ -551,7 +551,7 @@ def test_two_real_trainings_end_in_one_table(root, tmp_path, monkeypatch):
     assert held["scoring"]["image"] == image
     log = (folder / runner.LOG).read_text(encoding="utf-8")
     assert "Calibrating tray" in log
-    assert ("train: 100%" in log) == (variant != "image-max")
+    assert ("train: 100%" in log) == (variant != "image-top1")
   times = [each.stat().st_mtime_ns for each in (tmp_path / "out").rglob("results.json")]
   sweep.main(flags)
   assert times == [

@@ -13,6 +13,7 @@ import runs
 
 from nps_jax import calibrating
 from nps_jax import inference
+from nps_jax import lessons
 from nps_jax import trainer
 from nps_jax.runs import checkpoints
 from nps_jax.runs import telemetry
@@ -74,6 +75,19 @@ def test_a_finished_run_is_not_trained_again(run, root, monkeypatch):
   again = trainer.fit(runs.config(root), run.folder)
   assert_same(again.variables, run.variables)
   assert_same(again.calibrations, run.calibrations)
+
+
+def test_the_modules_edited_copies_are_the_statistics_too(root, tmp_path, monkeypatch):
+  made, copies = [], lessons.copies
+
+  def counted(images, size, count, seed):
+    made.append((len(images), count, seed))
+    return copies(images, size, count, seed)
+
+  monkeypatch.setattr(lessons, "copies", counted)
+  config = runs.config(root, train__edits=9, scoring__edits=9, train__steps=1)
+  trainer.fit(config, tmp_path / "modules")
+  assert made == [(12, 9, 0), (12, 9, 0), (4, 9, 1), (4, 9, 1)]
 
 
 @pytest.mark.slow
