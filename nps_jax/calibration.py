@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 import io
+import operator
 import pathlib
 from typing import NamedTuple
 
 from absl import logging
 from flax import traverse_util
+import jax
 from jaxtyping import Bool, Float, Float16
 import numpy as np
 
@@ -16,7 +18,7 @@ from nps_jax import scoring
 from nps_jax.models import counts
 from nps_jax.runs import integrity
 
-FOLDS = 10  # of the normal images, for what Gaussians say of unknown ones
+FOLDS = 10  # of the normal images, for what Gaussians and maps say of unknown ones
 PRIOR_IMAGES = 40  # weight of the average position in a position's own statistics
 SMALLEST_SHARE = 1e-6  # of a code, in the unit of its share
 
@@ -75,12 +77,12 @@ def fit(
   )
   calibration = _with_scales(config, calibration, validation)
   scaled = _scaled(config, calibration, validation)
-  shown = None if edited is None else _scaled(config, calibration, edited.raw)
-  even = dict.fromkeys(scaled, 1.0)
-  calibration = calibration._replace(
-    map_weights=judging.of_maps(scaled, shown, edited.masks) if edited else even
-  )
-  peaks = scoring.peak(config, scoring.fuse(calibration, scaled))
+  weights = dict.fromkeys(scaled, 1.0)
+  if edited is not None:
+    shown = _scaled(config, calibration, edited.raw)
+    weights = judging.of_maps(scaled, shown, edited.masks, spared=(scoring.CODES,))
+  calibration = calibration._replace(map_weights=weights)
+  peaks = _unseen_peaks(config, calibration, validation)
   # The weights asked for Gaussians that had not seen the edited images; from here on
   # they are of all normal ones.
   rows = {
@@ -103,6 +105,25 @@ def _gaussians(
     gaussians[name] = gaussian.fit(rows, by_edits, scale)
     evidence[name] = _moments(gaussian.held_out(rows, FOLDS, by_edits, scale))
   return gaussians, evidence
+
+
+def _unseen_peaks(
+  config, calibration: scoring.Calibration, validation: scoring.RawScores
+) -> Float[np.ndarray, " n"]:
+  """The peak of each image's fused map under the other folds' scales."""
+  images = len(next(iter((validation.maps | validation.pooled).values())))
+  fold = np.arange(images) % min(FOLDS, images)
+  peaks = np.empty(images)
+  blank = calibration._replace(mean={}, spread={}, quantiles={})
+  for own in np.unique(fold):
+    others, judged = (
+      jax.tree.map(operator.itemgetter(chosen), validation)
+      for chosen in (fold != own, fold == own)
+    )
+    part = _with_scales(config, blank, others)
+    maps = scoring.fuse(part, _scaled(config, part, judged))
+    peaks[fold == own] = scoring.peak(config, maps)
+  return peaks
 
 
 def _scaled(
@@ -163,7 +184,7 @@ def position_statistics(
   position-wise: every position has the whole map's moments.
   """
   n, grid = maps.shape[0], maps.shape[1:]
-  if not positionwise:
+  if not positionwise or n < 2:
     return np.full(grid, maps.mean()), np.full(grid, maps.std() + 1e-12)
   own = n / (n + PRIOR_IMAGES)
   mean = own * maps.mean(axis=0) + (1 - own) * maps.mean()

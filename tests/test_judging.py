@@ -57,6 +57,33 @@ def test_what_sees_the_edits_weighs_and_what_does_not_weighs_next_to_nothing():
   assert again == weights
 
 
+def test_what_makes_the_map_find_fewer_edits_leaves_it_unless_it_is_spared():
+  """Its false peaks are rare, so that the regression alone would give it weight."""
+  normal, edited, masks = scenes(5)
+  rng = np.random.default_rng(5)
+  for maps, touched in ((normal, np.zeros_like(masks)), (edited, masks)):
+    wild = np.where(rng.uniform(size=masks.shape) < 0.03, 3.0, 0.0)
+    maps["wild"] = np.where(touched, 0.1, wild)
+  spared = judging.of_maps(normal, edited, masks, spared=("wild",))
+  assert spared["wild"] > 0.05
+  weights = judging.of_maps(normal, edited, masks)
+  assert weights["wild"] == 0 < weights["fair"] < weights["good"]
+  np.testing.assert_allclose(sum(weights.values()), 4)
+  found = [judging.overlap(w, normal, edited, masks) for w in (spared, weights)]
+  assert found[0] < found[1]
+
+
+def test_the_overlap_by_hand():
+  """Two edits, of which a map finds the one before any false alarm, the other never."""
+  masks = np.zeros((2, 10, 10), bool)
+  masks[0, :2], masks[1, 5:] = True, True
+  edited = {"one": np.where(masks[:1], 2.0, 0.0).repeat(2, axis=0)}
+  edited["one"][1] = np.where(masks[1], -1.0, 0.0)
+  normal = {"one": np.zeros((3, 10, 10))}
+  # At once 0.5, and from there a straight line to 0.5 where all normal cells are false.
+  assert judging.overlap({"one": 3.0}, normal, edited, masks) == pytest.approx(0.5)
+
+
 def test_evidence_beyond_clear_says_no_more():
   """So one edit that shines does not outweigh many that are seen."""
   normal, edited, masks = scenes(2)
@@ -69,14 +96,15 @@ def test_evidence_beyond_clear_says_no_more():
 
 def test_a_large_edit_weighs_as_much_as_a_small_one():
   normal, edited, masks = scenes(3)
-  before = judging.of_maps(normal, edited, masks)
+  before = judging._regressed(normal, edited, masks)
   masks[0], masks[1] = True, False
   masks[1, 4, 4] = True
   for maps in edited.values():
     maps[0] = maps[2].mean()
-  after = judging.of_maps(normal, edited, masks)
+  after = judging._regressed(normal, edited, masks)
   for name, weight in before.items():
-    assert abs(after[name] - weight) < 0.25
+    share = after[name] / sum(after.values())
+    assert abs(share - weight / sum(before.values())) < 0.25 / 3
 
 
 @pytest.mark.parametrize("how", ["nothing edited", "nobody sees"])
