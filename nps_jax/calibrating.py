@@ -18,6 +18,7 @@ from nps_jax import edits
 from nps_jax import inference
 from nps_jax import lessons
 from nps_jax import scoring
+from nps_jax import stored
 from nps_jax.data import records
 from nps_jax.models import counts
 from nps_jax.models import memory
@@ -47,8 +48,8 @@ def calibrate(
   """
   path, fitted = run.folder / inference.CALIBRATION, {}
   if distributed.all_hosts(integrity.intact(path)):
-    stored = scales.load(path, checkpoints.AGAIN)
-    return dataclasses.replace(run, calibrations=stored)
+    there = stored.load(path, checkpoints.AGAIN)
+    return dataclasses.replace(run, calibrations=there)
   for data in datasets:
     name = data.category
     if source is not None and _same_priors(run, source):
@@ -59,7 +60,7 @@ def calibrate(
     fitted[name] = _fit(run, data, priors, copier)
     scales.tell(name, fitted[name])
   if distributed.is_lead():
-    scales.save(path, fitted)
+    stored.save(path, fitted)
   distributed.barrier("calibration")
   return dataclasses.replace(run, calibrations=fitted)
 

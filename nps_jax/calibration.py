@@ -1,13 +1,10 @@
-"""Fits one category's scales and weights; keeps them in a file."""
+"""Fits one category's scales and weights."""
 
 from collections.abc import Mapping, Sequence
-import io
 import operator
-import pathlib
 from typing import NamedTuple
 
 from absl import logging
-from flax import traverse_util
 import jax
 from jaxtyping import Bool, Float, Float16
 import numpy as np
@@ -15,12 +12,19 @@ import numpy as np
 from nps_jax import gaussian
 from nps_jax import judging
 from nps_jax import scoring
-from nps_jax.models import counts
-from nps_jax.runs import integrity
+from nps_jax import verdict
 
 FOLDS = 10  # of the normal images, for what Gaussians and maps say of unknown ones
 PRIOR_IMAGES = 40  # weight of the average position in a position's own statistics
+FEW = 20  # held-out normal images, below which the threshold is hardly known
 SMALLEST_SHARE = 1e-6  # of a code, in the unit of its share
+
+REACH = 0.1  # of a normal cell, in the fused map before it has a unit
+SMALLEST = 0.005  # spread of a map's position, of what edits make of the map
+SMALLEST_RANGE = 0.01  # between the quantiles of a map, in spreads
+SMALLEST_PEAKS = (
+  0.01  # spread of the fused map's peaks, a tenth of a normal cell's reach
+)
 
 Rows = Float[np.ndarray, "_ _"]
 
@@ -64,51 +68,106 @@ def fit(
       "training images to validation/good, or raise config.data.validation_fraction."
     )
   counted = _counted(config, normal)
-  gaussians, evidence = _gaussians(normal.pooled, normal.moves, counted)
+  gaussians, far = _gaussians(normal.pooled, normal.moves, counted)
   calibration = scoring.Calibration(
     priors=priors,
     mean={},
     spread={},
     quantiles={},
     gaussians=gaussians,
-    evidence=evidence,
+    evidence={name: _moments(values) for name, values in far.items()},
     usual=normal.usual,
     map_weights={},
+    unit={scoring.SCORE: 1.0, scoring.MAP: 1.0},
+    normal={},
   )
-  calibration = _with_scales(config, calibration, validation)
+  smallest = _smallest_spreads(config, calibration, validation, edited)
+  calibration = _with_scales(config, calibration, validation, smallest)
   scaled = _scaled(config, calibration, validation)
   weights = dict.fromkeys(scaled, 1.0)
   if edited is not None:
     shown = _scaled(config, calibration, edited.raw)
     weights = judging.of_maps(scaled, shown, edited.masks, spared=(scoring.CODES,))
   calibration = calibration._replace(map_weights=weights)
-  peaks = _unseen_peaks(config, calibration, validation)
+  peaks = _unseen_peaks(config, calibration, validation, smallest)
   # The weights asked for Gaussians that had not seen the edited images; from here on
   # they are of all normal ones.
   rows = {
     name: np.concatenate([normal.pooled[name], validation.pooled[name]])
     for name in counted
   }
-  gaussians, evidence = _gaussians(rows, normal.moves, counted)
-  evidence[scoring.FUSED] = _moments(peaks)
-  return calibration._replace(gaussians=gaussians, evidence=evidence)
+  gaussians, far = _gaussians(rows, normal.moves, counted)
+  evidence = {name: _moments(values) for name, values in far.items()}
+  evidence[scoring.FUSED] = _moments(peaks, SMALLEST_PEAKS)
+  calibration = calibration._replace(gaussians=gaussians, evidence=evidence)
+  held_out = {name: values[-images:] for name, values in far.items()}
+  return _in_units(config, calibration, peaks, held_out)
+
+
+def _in_units(
+  config,
+  calibration: scoring.Calibration,
+  peaks: Float[np.ndarray, " v"],
+  far: Mapping[str, Float[np.ndarray, " v"]],
+) -> scoring.Calibration:
+  """With the units in which 1 is the threshold, from held-out normal images.
+
+  Args:
+    peaks: of their fused maps.
+    far: their statistics' distances.
+  """
+  scores = sum(scoring.weigh(config, calibration, peaks, far).values())
+  normal = {scoring.SCORE: scores, scoring.MAP: peaks}
+  unit = {
+    name: max(verdict.threshold(values, verdict.RATE).value, REACH)
+    for name, values in normal.items()
+  }
+  normal = {name: np.sort(values / unit[name]) for name, values in normal.items()}
+  return calibration._replace(unit=unit, normal=normal)
 
 
 def _gaussians(
   pooled: Mapping[str, Rows], moves: Mapping[str, Rows], counted: Sequence[str]
-) -> tuple[dict[str, gaussian.Gaussian], dict[str, Float[np.ndarray, "2"]]]:
-  """Each statistic's Gaussian, and the moments of unknown rows' distances from it."""
-  gaussians, evidence = {}, {}
+) -> tuple[dict[str, gaussian.Gaussian], dict[str, Float[np.ndarray, " m"]]]:
+  """Each statistic's Gaussian, and how far each row is from those of other folds."""
+  gaussians, far = {}, {}
   for name in counted:
     rows, by_edits = pooled[name], moves.get(name)
     scale = _root(rows) if name == scoring.CODES else None
     gaussians[name] = gaussian.fit(rows, by_edits, scale)
-    evidence[name] = _moments(gaussian.held_out(rows, FOLDS, by_edits, scale))
-  return gaussians, evidence
+    far[name] = gaussian.held_out(rows, FOLDS, by_edits, scale)
+  return gaussians, far
+
+
+def _smallest_spreads(
+  config,
+  calibration: scoring.Calibration,
+  validation: scoring.RawScores,
+  edited: Edited | None,
+) -> dict[str, float]:
+  """By source, what a position's spread is at least: SMALLEST of what an edit makes.
+
+  So images that are all the same, or nearly, do not make of one grey level a fault.
+  """
+  blank = calibration._replace(
+    mean=dict.fromkeys(_there(config, calibration, validation))
+  )
+  smallest = dict.fromkeys(blank.mean, 1e-12)
+  if edited is None or not edited.masks.any():
+    return smallest
+  usual, shown = (scoring.placed_maps(blank, raw) for raw in (validation, edited.raw))
+  for name in smallest:
+    peaks = np.where(edited.masks, shown[name], -np.inf).max(axis=(1, 2))
+    response = np.median(peaks[np.isfinite(peaks)]) - usual[name].mean()
+    smallest[name] = max(1e-12, SMALLEST * float(response))
+  return smallest
 
 
 def _unseen_peaks(
-  config, calibration: scoring.Calibration, validation: scoring.RawScores
+  config,
+  calibration: scoring.Calibration,
+  validation: scoring.RawScores,
+  smallest: Mapping[str, float],
 ) -> Float[np.ndarray, " n"]:
   """The peak of each image's fused map under the other folds' scales."""
   images = len(next(iter((validation.maps | validation.pooled).values())))
@@ -120,7 +179,7 @@ def _unseen_peaks(
       jax.tree.map(operator.itemgetter(chosen), validation)
       for chosen in (fold != own, fold == own)
     )
-    part = _with_scales(config, blank, others)
+    part = _with_scales(config, blank, others, smallest)
     maps = scoring.fuse(part, _scaled(config, part, judged))
     peaks[fold == own] = scoring.peak(config, maps)
   return peaks
@@ -144,13 +203,28 @@ def _root(shares: Rows) -> Float[np.ndarray, " k"]:
   return np.sqrt(np.asarray(shares, np.float64).mean(axis=0) + SMALLEST_SHARE)
 
 
-def _with_scales(
+def _there(
   config, calibration: scoring.Calibration, validation: scoring.RawScores
-) -> scoring.Calibration:
-  """Its scales of maps: each position's, and then each map's quantiles."""
+) -> list[str]:
+  """The sources whose maps are scaled position by position."""
   there = [source for source in config.maps if source in validation.maps]
   if scoring.LAYOUT in config.maps and calibration.usual is not None:
     there.append(scoring.LAYOUT)
+  return there
+
+
+def _with_scales(
+  config,
+  calibration: scoring.Calibration,
+  validation: scoring.RawScores,
+  smallest: Mapping[str, float],
+) -> scoring.Calibration:
+  """Its scales of maps: each position's, and then each map's quantiles.
+
+  Args:
+    smallest: by source, what a position's spread is at least.
+  """
+  there = _there(config, calibration, validation)
   blank = calibration._replace(mean=dict.fromkeys(there), spread={})
   raw = scoring.placed_maps(blank, validation)
   smoothed = {name: scoring.smooth(raw[name], config.smoothing) for name in there}
@@ -160,19 +234,24 @@ def _with_scales(
   }
   calibration = calibration._replace(
     mean={name: mean for name, (mean, _) in moments.items()},
-    spread={name: spread for name, (_, spread) in moments.items()},
+    spread={
+      name: np.maximum(spread, smallest[name]) for name, (_, spread) in moments.items()
+    },
   )
   far = scoring.distances(calibration, validation)
   unscaled = scoring.unscaled_maps(config, calibration, validation, far)
-  quantiles = {
-    name: np.quantile(maps, (config.low, config.high))
-    for name, maps in unscaled.items()
-  }
+  quantiles = {}
+  for name, maps in unscaled.items():
+    low, high = np.quantile(maps, (config.low, config.high))
+    quantiles[name] = np.array([low, max(high, low + SMALLEST_RANGE)])
   return calibration._replace(quantiles=quantiles)
 
 
-def _moments(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, "2"]:
-  return np.array([values.mean(), values.std(ddof=1) + 1e-12])
+def _moments(
+  values: Float[np.ndarray, " n"], smallest: float = 1e-12
+) -> Float[np.ndarray, "2"]:
+  """Mean and spread, which is at least this."""
+  return np.array([values.mean(), max(values.std(ddof=1), smallest)])
 
 
 def position_statistics(
@@ -193,61 +272,17 @@ def position_statistics(
 
 
 def tell(category: str, calibration: scoring.Calibration) -> None:
-  """Logs how much each source's map weighs in the fused map."""
+  """Logs how much each source's map weighs, and how certain the threshold is."""
   weights = calibration.map_weights.items()
   listed = ", ".join(f"{source} {weight:.2f}" for source, weight in weights)
   logging.info("%s: weights in the map: %s.", category, listed)
-
-
-def save(path: pathlib.Path, calibrations: Mapping[str, scoring.Calibration]) -> None:
-  """Writes the categories' calibrations as one .npz of named arrays, with its sum."""
-  flat = {}
-  for category, calibration in calibrations.items():
-    for name, leaf in traverse_util.flatten_dict(_nested(calibration), sep="/").items():
-      if leaf is not None:
-        flat[f"{category}/{name}"] = leaf
-  buffer = io.BytesIO()
-  np.savez(buffer, **flat)
-  integrity.write(path, buffer.getvalue())
-
-
-def _nested(calibration: scoring.Calibration) -> dict:
-  """The calibration as dicts of arrays."""
-  nested = calibration._asdict()
-  nested["gaussians"] = {
-    name: normal._asdict() for name, normal in calibration.gaussians.items()
-  }
-  nested["priors"] = calibration.priors._asdict()
-  if calibration.priors.vocabulary is not None:
-    nested["priors"]["vocabulary"] = calibration.priors.vocabulary._asdict()
-  return nested
-
-
-def load(path: pathlib.Path, remedy: str) -> dict[str, scoring.Calibration]:
-  """The calibrations that `save` wrote, by category.
-
-  Args:
-    remedy: what to do where the file is damaged, for the message.
-
-  Raises:
-    FileNotFoundError, ValueError: the file or its sum is missing, or one is damaged.
-  """
-  with np.load(io.BytesIO(integrity.read(path, remedy)), allow_pickle=False) as stored:
-    flat = {tuple(name.split("/")): stored[name] for name in stored.files}
-  empty = {field: {} for field in scoring.Calibration._fields} | {"usual": None}
-  calibrations = {}
-  for category, parts in traverse_util.unflatten_dict(flat).items():
-    fields = empty | parts  # empty dicts leave nothing in the file
-    priors = dict(fields["priors"])
-    if "vocabulary" in priors:
-      priors["vocabulary"] = counts.Vocabulary(**priors["vocabulary"])
-    fields["priors"] = scoring.Priors(**priors)
-    fields["gaussians"] = {
-      name: gaussian.Gaussian(**{**normal, "rest": float(normal["rest"])})
-      for name, normal in fields["gaussians"].items()
-    }
-    fields["map_weights"] = {
-      name: float(weight) for name, weight in fields["map_weights"].items()
-    }
-    calibrations[category] = scoring.Calibration(**fields)
-  return calibrations
+  images = len(calibration.normal[scoring.SCORE])
+  limit = verdict.threshold(calibration.normal[scoring.SCORE], verdict.RATE)
+  logging.log(
+    logging.WARNING if images < FEW else logging.INFO,
+    "%s: above a score of 1 an image is anomalous. Of %d normal images that were held "
+    "out, one in %.0f is to be expected there; the threshold is certain to be (90 %%) "
+    "between %.2f and %.2f.%s",
+    *(category, images, 1 / verdict.RATE, limit.low, limit.high),
+    " With so few images it says little: give more." if images < FEW else "",
+  )

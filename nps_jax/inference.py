@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import operator
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import logging
 import jax
@@ -15,11 +15,13 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from nps_jax import calibration as scales
 from nps_jax import config as settings
 from nps_jax import detector
 from nps_jax import distributed
+from nps_jax import reasons
 from nps_jax import scoring
+from nps_jax import stored
+from nps_jax import verdict
 from nps_jax.data import decoding
 from nps_jax.data import pipeline
 from nps_jax.data import records
@@ -33,6 +35,15 @@ from nps_jax.runs import telemetry
 Tree = Any
 CALIBRATION = "calibration.npz"
 BATCH = 8  # images at once
+
+
+class Scored(NamedTuple):
+  """What a run says of one image."""
+
+  record: records.Record
+  map: Float[np.ndarray, "y x"]
+  score: float
+  reason: reasons.Reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +99,7 @@ def open_run(workdir: pathlib.Path, *, calibrated: bool = True) -> Run:
       f"{path} is missing: the training has not ended. Start the same training command "
       "again; it goes on where it stopped."
     )
-  calibrations = scales.load(path, checkpoints.AGAIN) if calibrated else {}
+  calibrations = stored.load(path, checkpoints.AGAIN) if calibrated else {}
   variables = jax.tree.map(jnp.asarray, items["variables"])
   return Run(workdir, step, about, model, frozen, variables, calibrations)
 
@@ -106,13 +117,15 @@ def collect(
 
 def scores(
   run: Run, images: Sequence[records.Record], category: str
-) -> Iterator[tuple[records.Record, Float[np.ndarray, "y x"], float]]:
-  """Each record with its calibrated map on the stride-4 grid and its image score."""
+) -> Iterator[Scored]:
+  """Each record with its score, its map on the stride-4 grid, and the reason."""
   config, calibration = run.about.config.scoring, run.calibrations[category]
   for index, raw in stream(run, images, category, calibration.priors):
-    maps, values = scoring.score(config, calibration, raw)
-    for at, own_map, value in zip(index, maps, values, strict=True):
-      yield images[at], own_map, float(value)
+    judged = scoring.score(config, calibration, raw)
+    why = reasons.explain(calibration, raw, judged)
+    for at, *judgement in zip(index, judged.maps, judged.scores, why, strict=True):
+      own_map, score, reason = judgement
+      yield Scored(images[at], own_map, float(score), reason)
 
 
 def evaluate(
@@ -149,8 +162,11 @@ def evaluate(
     if not data.test:
       logging.warning("%s has no test images: not evaluated.", data.category)
       continue
-    figures = measures.measure(data, scored_images(run, data), limits, bootstrap, seed)
+    seen: list[tuple[bool, float]] = []
+    scored = scored_images(run, data, seen)
+    figures = measures.measure(data, scored, limits, bootstrap, seed)
     about = {
+      "verdict": tell_verdicts(data.category, seen),
       "steps": run.step,
       "seconds": lines[-1]["seconds"] if lines else None,
       "config_hash": settings.fingerprint(run.about.config),
@@ -160,11 +176,47 @@ def evaluate(
 
 
 def scored_images(
-  run: Run, data: records.Dataset
+  run: Run, data: records.Dataset, seen: list[tuple[bool, float]]
 ) -> Iterator[tuple[records.Record, Float[np.ndarray, "h w"], float]]:
-  """The test records with their maps at the images' own sizes, and image scores."""
-  for record, values, score in scores(run, data.test, data.category):
+  """The test records with their maps at the images' own sizes, and image scores.
+
+  Args:
+    seen: takes up whether each image was good, and its score.
+  """
+  for record, values, score, _ in scores(run, data.test, data.category):
+    seen.append((record.kind == records.GOOD, score))
     yield record, at_size(values, decoding.original_size(record)), score
+
+
+def tell_verdicts(
+  category: str, seen: Sequence[tuple[bool, float]]
+) -> dict[str, int | float]:
+  """Counts, and logs, what a threshold of 1 makes of test images.
+
+  Args:
+    seen: whether each was good, and its score.
+  """
+  good = sum(was_good for was_good, _ in seen)
+  alarms = sum(was_good and score > 1 for was_good, score in seen)
+  misses = sum(not was_good and score <= 1 for was_good, score in seen)
+  logging.info(
+    "%s: above a score of 1 are %d of %d good test images (false alarms), not above it "
+    "%d of %d anomalous ones (misses).",
+    *(category, alarms, good, misses, len(seen) - good),
+  )
+  if verdict.is_surprising(alarms, good):
+    logging.warning(
+      "%s: that is more than the %.0f in 100 that were to be expected, so test images "
+      "differ from those of the calibration: another day, light or camera?",
+      *(category, 100 * verdict.RATE),
+    )
+  return {
+    "promised": verdict.RATE,
+    "false_alarms": alarms,
+    "good": good,
+    "misses": misses,
+    "anomalous": len(seen) - good,
+  }
 
 
 def at_size(

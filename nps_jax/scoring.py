@@ -20,6 +20,7 @@ CODES = "codes"  # the shares of the vocabulary's codes, and the map of odd ones
 LAYOUT = "layout"  # the map of codes that are rare where they are
 FEATURES, RESIDUAL = "features", "residual"  # pooled; the latter of the logical module
 FUSED = "fused"  # all maps together
+SCORE, MAP = "score", "map"  # what has a unit
 STRIDE = 4  # raw maps have one cell for each 4 x 4 pixels of the model's input
 COARSE = 3  # first level whose features are pooled: finer ones follow the light
 RARE = 1e-4  # share of normal images beside which a code is no rarer in its place
@@ -51,6 +52,19 @@ class Calibration(NamedTuple):
   evidence: dict[str, Float[np.ndarray, "2"]]  # each source's mean and spread
   usual: Float16[np.ndarray, "h w k"] | None  # how often a code is there, blurred
   map_weights: dict[str, float]  # of each source's map in the fused one
+  unit: dict[str, float]  # what the score, and the map, are divided by: a normal image
+  # is to be above 1 as rarely as verdict.RATE says
+  normal: dict[str, Float[np.ndarray, " v"]]  # held-out normal images' scores, and the
+  # peaks of their maps, in these units; ascending
+
+
+class Judged(NamedTuple):
+  """Calibrated maps and scores, and what they are made of."""
+
+  maps: Float[np.ndarray, "n y x"]
+  scores: Float[np.ndarray, " n"]
+  evidence: dict[str, Float[np.ndarray, " n"]]  # the score's terms, by source
+  sources: dict[str, Float[np.ndarray, "n y x"]]  # the map's, weighted
 
 
 def raw_map(
@@ -226,24 +240,37 @@ def fuse(
   return np.average(list(scaled.values()), axis=0, weights=weights)
 
 
-def score(
-  config, calibration: Calibration, raw: RawScores
-) -> tuple[Float[np.ndarray, "n y x"], Float[np.ndarray, " n"]]:
+def score(config, calibration: Calibration, raw: RawScores) -> Judged:
   """The calibrated maps, and the image scores: 0 or more.
 
   A score is what the map's peak says plus what each of the statistics says, in spreads
-  of normal images.
+  of normal images. Scores and maps are then in units of their thresholds: 1 is what a
+  normal image reaches as rarely as verdict.RATE says, in its map anywhere.
 
   # Differs from the paper: there the score is the fused map's peak, which cannot count;
   set config.scoring.pooled to () for the peak alone.
   """
   far = distances(calibration, raw)
-  maps = fuse(calibration, scaled_maps(config, calibration, raw, far))
-  total = standard(calibration, FUSED, peak(config, maps))
-  for name in config.pooled:
-    if name in far:
-      total = total + standard(calibration, name, far[name])
-  return maps, total
+  scaled = scaled_maps(config, calibration, raw, far)
+  maps = fuse(calibration, scaled)
+  evidence = weigh(config, calibration, peak(config, maps), far)
+  return Judged(
+    maps / calibration.unit[MAP],
+    sum(evidence.values()) / calibration.unit[SCORE],
+    evidence,
+    {name: calibration.map_weights[name] * values for name, values in scaled.items()},
+  )
+
+
+def weigh(
+  config,
+  calibration: Calibration,
+  peaks: Float[np.ndarray, " n"],
+  far: Mapping[str, Float[np.ndarray, " n"]],
+) -> dict[str, Float[np.ndarray, " n"]]:
+  """The terms of the image scores: of the fused maps' peaks, and of the statistics."""
+  told = {FUSED: peaks} | {name: far[name] for name in config.pooled if name in far}
+  return {name: standard(calibration, name, values) for name, values in told.items()}
 
 
 def peak(config, maps: Float[np.ndarray, "n y x"]) -> Float[np.ndarray, " n"]:

@@ -183,12 +183,9 @@ def train(
   workdir: pathlib.Path,
   watch: interruption.Watch,
 ) -> State:
-  """Runs the remaining steps; saves checkpoints, the last step always.
+  """Runs the remaining steps on what `prepare` makes; saves the last one always.
 
   Stops early, with a checkpoint, when a signal asks for it.
-
-  Args:
-    prepare: makes what they are trained on, if there is something left to do.
   """
   config = model.config
   step, steps = int(state.step), config.train.steps

@@ -28,6 +28,9 @@ from nps_jax import detector
 from nps_jax import evaluate
 from nps_jax import inference
 from nps_jax import predict
+from nps_jax import predicting
+from nps_jax import reasons
+from nps_jax import scoring
 from nps_jax import train
 from nps_jax import trainer
 from nps_jax.data import checking
@@ -103,8 +106,9 @@ def predicted(run, corpus):
 
 def same_score(run, images, category):
   """In place of a trained model's."""
+  reason = reasons.Reason("local", "memory", (0.0, 0.0, 1.0, 1.0), "")
   for record in images:
-    yield record, np.zeros((4, 4)), 2.0
+    yield inference.Scored(record, np.zeros((4, 4)), 2.0, reason)
 
 
 def of(corpus):
@@ -138,11 +142,11 @@ def test_prediction_scores_what_it_can_and_says_why_of_the_rest(corpus, predicte
   want = outcomes("predict")
   refused = {shown(corpus / name): sees for name, sees in want.items() if sees}
   refused = {name: sees for name, sees in refused.items() if sees != bad_files.UNSEEN}
-  found = {row["file"]: row["reason"] for row in lines(predicted / predict.ERRORS)}
+  found = {row["file"]: row["reason"] for row in lines(predicted / predicting.ERRORS)}
   assert set(found) == set(refused)
   for name, sees in refused.items():
     assert matches(found[name].replace(name, "FILE"), sees), found[name]
-  scored = lines(predicted / predict.SCORES)
+  scored = lines(predicted / predicting.SCORES)
   read = {shown(corpus / name) for name, sees in want.items() if sees is None}
   assert {row["file"] for row in scored} == read
   assert all(np.isfinite(float(row["score"])) for row in scored)
@@ -153,7 +157,7 @@ def test_each_scored_image_has_a_map_and_an_overlay_of_its_size(corpus, predicte
   read = {name for name, sees in outcomes("predict").items() if sees is None}
   kept = [each for each in images if each.image.relative_to(corpus).as_posix() in read]
   assert len(kept) == len(read)
-  want = {predict.SCORES, predict.ERRORS, predict.MAPS, predict.OVERLAYS}
+  want = {predicting.SCORES, predicting.ERRORS, predicting.MAPS, predicting.OVERLAYS}
   for record in kept:
     names = [f"maps/{record.id}.tiff", f"overlays/{record.id}.png"]
     size = decoding.original_size(record)
@@ -172,13 +176,13 @@ def test_a_strict_prediction_leaves_the_same_files_and_fails(
   monkeypatch.setattr(inference, "open_run", lambda _: run)
   monkeypatch.setattr(inference, "scores", same_score)
   command = [f"--run={run.folder}", *of(corpus), f"--out={tmp_path}", "--strict"]
-  count = len(lines(predicted / predict.ERRORS))
+  count = len(lines(predicted / predicting.ERRORS))
   wanted = rf"^Error: {count} images cannot be scored; see .*errors\.csv$"
   with locked(), pytest.raises(SystemExit, match=wanted):
     predict.main(command)
   before, after = contents(predicted), contents(tmp_path)
   assert set(after) == set(before)
-  assert after[predict.ERRORS] == before[predict.ERRORS]
+  assert after[predicting.ERRORS] == before[predicting.ERRORS]
 
 
 def test_training_finds_the_same_faults_in_the_same_files(corpus, tmp_path):
@@ -304,7 +308,10 @@ def test_prediction_writes_only_into_its_folder(case, tmp_path, monkeypatch):
   config = ml_collections.FrozenConfigDict(runs.config(tmp_path))
   about = description.Description(config, ("nuts",), 4, {})
   model = detector.Detector(config, about.categories, about.deepest, None)
-  stand_in = inference.Run(tmp_path, 0, about, model, {}, {}, {})
+  fields = {field: {} for field in scoring.Calibration._fields}
+  fields |= {"priors": scoring.Priors(), "normal": {"score": np.ones(2)}}
+  scales = {"nuts": scoring.Calibration(**fields)}
+  stand_in = inference.Run(tmp_path, 0, about, model, {}, {}, scales)
   if not any(flag.startswith("--run") for flag in case.flags):
     monkeypatch.setattr(inference, "open_run", lambda _: stand_in)
   monkeypatch.setattr(inference, "scores", same_score)
@@ -317,7 +324,7 @@ def test_prediction_writes_only_into_its_folder(case, tmp_path, monkeypatch):
     assert after == before
     return
   assert found is None
-  ids = [row["id"] for row in lines(tmp_path / "out" / predict.SCORES)]
+  ids = [row["id"] for row in lines(tmp_path / "out" / predicting.SCORES)]
   assert f"{bad_trees.PASSED}: {', '.join(ids)}" == case.sees
   kept = {name for name in before if not name.startswith(("out/maps", "out/errors"))}
   assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
@@ -325,7 +332,7 @@ def test_prediction_writes_only_into_its_folder(case, tmp_path, monkeypatch):
   maps = {
     name for each in ids for name in (f"maps/{each}.tiff", f"overlays/{each}.png")
   }
-  assert new == {f"out/{name}" for name in {*maps, predict.SCORES}}
+  assert new == {f"out/{name}" for name in {*maps, predicting.SCORES}}
 
 
 @each(bad_scoring.OTHERS + bad_archives.CASES)

@@ -11,10 +11,10 @@ from scipy import ndimage
 import slow
 
 from nps_jax import calibrating
-from nps_jax import calibration as scales
 from nps_jax import inference
 from nps_jax import lessons
 from nps_jax import scoring
+from nps_jax import stored
 from nps_jax.data import decoding
 from nps_jax.data import folder
 from nps_jax.models import counts
@@ -135,8 +135,8 @@ def test_calibrations_are_kept_and_told_and_priors_are_taken_over(
   assert set(own.map_weights.values()) == {1.0}
   assert all(len(normal.aim) == 0 for normal in own.gaussians.values())
   assert "tray: weights in the map: memory 1.00, reconstruction 1.00" in caplog.text
-  stored = scales.load(tmp_path / inference.CALIBRATION, "")["tray"]
-  assert stored.map_weights == own.map_weights
+  kept = stored.load(tmp_path / inference.CALIBRATION, "")["tray"]
+  assert kept.map_weights == own.map_weights
   monkeypatch.setattr(inference, "collect", None)  # neither is anything fitted again
   again = calibrating.calibrate(fresh, [data])
   np.testing.assert_array_equal(again.calibrations["tray"].usual, own.usual)

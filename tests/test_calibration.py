@@ -11,6 +11,8 @@ from nps_jax import config as settings
 from nps_jax import gaussian
 from nps_jax import judging
 from nps_jax import scoring
+from nps_jax import stored
+from nps_jax import verdict
 from nps_jax.models import counts
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -113,7 +115,7 @@ def test_the_whole_calibration_agrees_with_loops(
   judged = edited(200) if fusion == "learned" else None
   fitted = scales.fit(config, priors(), normal, sets[0], judged)
 
-  far, height, seen = {}, None, {}
+  far, kept, height, seen = {}, {}, None, {}
   for name, rows in normal.pooled.items():
     unit = np.sqrt(np.float64(rows).mean(axis=0) + 1e-6) if name == "codes" else None
     moves = normal.moves.get(name)
@@ -133,6 +135,7 @@ def test_the_whole_calibration_agrees_with_loops(
     model = gaussian.fit(every, moves, unit)
     distance = gaussian.distance(model, sets[1].pooled[name])
     far[name] = np.log1p(np.exp((distance - mean) / spread))
+    kept[name] = np.log1p(np.exp((own[len(rows) :] - mean) / spread))
 
   scaled = {}
   for source in ("memory", "reconstruction", "layout", "codes"):
@@ -178,9 +181,16 @@ def test_the_whole_calibration_agrees_with_loops(
   own = unseen_peaks(config, fitted._replace(gaussians=seen), sets[0], weights, height)
   z = (fused.max(axis=(1, 2)) - own.mean()) / own.std(ddof=1)
   score = np.log1p(np.exp(z)) + far["features"] + far["codes"]
-  maps, scores = scoring.score(config, fitted, sets[1])
-  np.testing.assert_allclose(maps, fused, rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(scores, score, rtol=1e-5)
+  # In units of the thresholds of what was held out.
+  z = np.log1p(np.exp((own - own.mean()) / own.std(ddof=1)))
+  normal = {"score": z + kept["features"] + kept["codes"], "map": own}
+  for name, values in normal.items():
+    unit = verdict.threshold(values, 0.01).value  # itself tested by hand
+    np.testing.assert_allclose(fitted.unit[name], unit, rtol=1e-5)
+    np.testing.assert_allclose(fitted.normal[name], np.sort(values / unit), rtol=1e-5)
+  judged = scoring.score(config, fitted, sets[1])
+  np.testing.assert_allclose(judged.maps, fused / fitted.unit["map"], rtol=1e-5)
+  np.testing.assert_allclose(judged.scores, score / fitted.unit["score"], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -207,8 +217,9 @@ def bits(found: scoring.Calibration) -> set[tuple]:
 
 
 def changed(one: scoring.Calibration, other: scoring.Calibration) -> set[str]:
-  """The fields, with their source, that differ in any bit."""
-  return {name.removeprefix(".") for name, *_ in bits(one) ^ bits(other)}
+  """The fields, with their source, that differ in any bit; but for units of scores."""
+  names = {name.removeprefix(".") for name, *_ in bits(one) ^ bits(other)}
+  return {name for name in names if not name.startswith(("unit", "normal"))}
 
 
 def test_each_input_reaches_only_its_own_scales():
@@ -227,8 +238,8 @@ def test_each_input_reaches_only_its_own_scales():
 
   pooled = data.pooled | {"features": data.pooled["features"] + 1}
   after = scales.fit(config, priors(), normal, data._replace(pooled=pooled), judged)
-  wrong = changed(before, after) - {"evidence['features']"}
-  assert all(name.startswith("gaussians['features']") for name in wrong)
+  own = ("gaussians['features']", "evidence['features']")
+  assert all(name.startswith(own) for name in changed(before, after))
 
   moves = normal.moves | {"features": 2 * normal.moves["features"]}
   moved = normal._replace(moves=moves)
@@ -244,16 +255,40 @@ def test_each_input_reaches_only_its_own_scales():
 def test_judged_images_reach_neither_the_scales_nor_each_other():
   config, calibration, test = options({}), fitted({}), raw(200, 5)
   kept = jax.tree.map(np.copy, (calibration, test))
-  maps, scores = scoring.score(config, calibration, test)
+  maps, scores = scoring.score(config, calibration, test)[:2]
   other = jax.tree.map(np.copy, test)
   for values in other.maps.values():
     values[3] += 50
-  spoilt, after = scoring.score(config, calibration, other)
+  spoilt, after = scoring.score(config, calibration, other)[:2]
   rest = np.array([0, 1, 2, 4])
   np.testing.assert_array_equal(spoilt[rest], maps[rest])
   np.testing.assert_array_equal(after[rest], scores[rest])
   assert np.all(spoilt[3] > maps[3] + 0.01) and after[3] > scores[3] + 1
   jax.tree.map(np.testing.assert_array_equal, (calibration, test), kept)
+
+
+def test_of_images_that_are_all_the_same_a_little_noise_makes_no_fault():
+  """The edits say how much a difference is; without floors the scores were 1e9."""
+  one, normal, judged = raw(0, 1), training(50), edited(90)
+
+  def repeated(count: int) -> scoring.RawScores:
+    return jax.tree.map(lambda leaf: np.repeat(leaf, count, axis=0), one)
+
+  pooled = {name: np.repeat(rows, 24, axis=0) for name, rows in one.pooled.items()}
+  moves = {name: np.zeros_like(rows) for name, rows in normal.moves.items()}
+  normal = scales.Normal(pooled, moves, normal.usual)
+  fitted = scales.fit(options({}), priors(), normal, repeated(6), judged)
+  test = repeated(5)
+  rng = np.random.default_rng(0)
+  for source in test.maps:
+    test.maps[source] += 1e-3 * rng.normal(size=test.maps[source].shape)
+  scored = scoring.score(options({}), fitted, test)
+  assert np.isfinite(scored.maps).all() and scored.maps.max() < 10
+  assert scored.scores.min() > 0 and scored.scores.max() < 10
+  for source, values in test.maps.items():
+    values[3, 2:4, 3:6] += judged.raw.maps[source].max()
+  faulty = scoring.score(options({}), fitted, test).scores
+  assert faulty[3] > 2 * scored.scores.max()
 
 
 def test_fewer_than_two_validation_images_are_refused():
@@ -268,17 +303,17 @@ def test_fewer_than_two_validation_images_are_refused():
 
 def test_saved_scales_come_back_bit_for_bit(tmp_path):
   path = tmp_path / "deep" / "calibration.npz"
-  stored = {
+  given = {
     "screw_bag": fitted({"positionwise": False}, 7),
     "a b:c.d": fitted({"pooled": (), "maps": ("memory",)}, 8),
     "bare": fitted({"maps": ("memory",)})._replace(priors=scoring.Priors(), usual=None),
   }
-  scales.save(path, {"old": stored["bare"]})
-  assert set(scales.load(path, "")) == {"old"}
-  scales.save(path, stored)
-  loaded = scales.load(path, "")
-  assert set(loaded) == set(stored)
-  for category, calibration in stored.items():
+  stored.save(path, {"old": given["bare"]})
+  assert set(stored.load(path, "")) == {"old"}
+  stored.save(path, given)
+  loaded = stored.load(path, "")
+  assert set(loaded) == set(given)
+  for category, calibration in given.items():
     assert bits(loaded[category]) == bits(calibration)
     assert all(type(weight) is float for weight in calibration.map_weights.values())
   assert type(loaded["screw_bag"].gaussians["codes"].rest) is float
@@ -287,7 +322,14 @@ def test_saved_scales_come_back_bit_for_bit(tmp_path):
 @pytest.mark.parametrize("kept", [0, 20, 300])
 def test_damaged_scales_are_refused_by_name(tmp_path, kept):
   path = tmp_path / "calibration.npz"
-  scales.save(path, {"pins": fitted({})})
+  stored.save(path, {"pins": fitted({})})
   path.write_bytes(path.read_bytes()[:kept])
   with pytest.raises(ValueError, match=r"calibration\.npz is damaged: .* Try again\."):
-    scales.load(path, "Try again.")
+    stored.load(path, "Try again.")
+
+
+def test_scales_of_an_earlier_version_are_answered(tmp_path):
+  path = tmp_path / "calibration.npz"
+  stored.save(path, {"tray": fitted({})._replace(unit={})})
+  with pytest.raises(ValueError, match=r"of an earlier version\. Remove it and start"):
+    stored.load(path, "")

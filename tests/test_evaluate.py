@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from nps_jax import calibrating
 from nps_jax import evaluate
 from nps_jax import inference
 from nps_jax import predict
+from nps_jax import predicting
 from nps_jax.data import folder
 from nps_jax.metrics import auroc
 from nps_jax.report import table
@@ -47,10 +49,11 @@ def test_results_have_the_agreed_form(run, results):
   ]
   fields = (
     "category image_auroc image_auroc_95 au_spro au_pro region_by_kind pixel_auroc "
-    "pixel_ap n_test n_by_kind steps seconds"
+    "pixel_ap n_test n_by_kind verdict steps seconds"
   )
   for each in stored:
     assert list(each) == [*fields.split(), "config_hash"]
+    assert each["verdict"]["promised"] == 0.01 and each["verdict"]["good"] == 5
     assert set(each["au_spro"]["mean"]) == {"0.01", "0.05", "0.1", "0.3", "1.0"}
     assert each["steps"] == 6 and each["seconds"] > 0 and len(each["config_hash"]) == 12
   # Five good images; two of each flaw, and no pair at two images each.
@@ -62,9 +65,9 @@ def test_results_have_the_agreed_form(run, results):
 def test_image_auroc_is_that_of_the_scores(run, root, results):
   data = folder.open_category(root, "tray")
   scored = list(inference.scores(run, data.test, "tray"))
-  assert [record.id for record, _, _ in scored] == [each.id for each in data.test]
+  assert [each.record.id for each in scored] == [each.id for each in data.test]
   by_kind = {}
-  for record, _, score in scored:
+  for record, _, score, _ in scored:
     by_kind.setdefault(record.kind, []).append(score)
   good = np.array(by_kind["good"])
   want = auroc.auroc(good, np.array(by_kind["logical_anomalies"]))
@@ -73,8 +76,8 @@ def test_image_auroc_is_that_of_the_scores(run, root, results):
 
 def test_an_image_s_score_depends_on_nothing_but_the_image(run, root):
   data = folder.open_category(root, "bottle")
-  whole = {r.id: (m, s) for r, m, s in inference.scores(run, data.test, "bottle")}
-  for record, values, score in inference.scores(run, data.test[3:5], "bottle"):
+  whole = {r.id: (m, s) for r, m, s, _ in inference.scores(run, data.test, "bottle")}
+  for record, values, score, _ in inference.scores(run, data.test[3:5], "bottle"):
     np.testing.assert_allclose(values, whole[record.id][0], rtol=1e-4, atol=1e-4)
     assert score == pytest.approx(whole[record.id][1], rel=1e-3)
 
@@ -136,7 +139,7 @@ def test_prediction_writes_maps_overlays_and_scores(run, root, tmp_path):
   shutil.copy(images[0], source / "a b.png")
   Image.open(images[1]).resize((90, 50)).convert("L").save(source / "deep" / "ü.jpg")
   found = folder.images([str(source)])
-  predict.predict(run, found, "tray", out)
+  predicting.predict(run, found, "tray", out)
   rows = list(csv.DictReader((out / "scores.csv").read_text("utf-8").splitlines()))
   assert [row["id"] for row in rows] == ["a b", "deep/ü"]
   for row, size in zip(rows, [(64, 64), (50, 90)], strict=True):
@@ -147,14 +150,73 @@ def test_prediction_writes_maps_overlays_and_scores(run, root, tmp_path):
       assert picture.size == size[::-1] and picture.mode == "RGB"
   wanted = {
     record.image.name: score
-    for record, _, score in inference.scores(
+    for record, _, score, _ in inference.scores(
       run, folder.open_category(root, "tray").test, "tray"
     )
     if record.kind == "good"
   }
   assert float(rows[0]["score"]) == pytest.approx(wanted[images[0].name], rel=1e-3)
   with pytest.raises(ValueError, match="holds files already; give a new or empty"):
-    predict.predict(run, found, "tray", out)
+    predicting.predict(run, found, "tray", out)
+
+
+def test_verdicts_follow_the_threshold_that_is_asked_for(run, root, tmp_path, capsys):
+  """A higher rate of false alarms, a lower threshold; a threshold that is given."""
+  images = str(root / "tray" / "test")
+  command = [f"--run={run.folder}", f"--images={images}", "--category=tray"]
+  scores, limits = None, []
+  for at, flag in enumerate(
+    ("--false-alarms=0.01", "--false-alarms=0.4", "--threshold=2")
+  ):
+    out = tmp_path / str(at)
+    predict.main([*command, f"--out={out}", flag])
+    said = capsys.readouterr().out
+    limits.append(float(re.search(r"anomalous: above ([0-9]+[.][0-9]+)", said)[1]))
+    rows = list(csv.DictReader((out / "scores.csv").read_text("utf-8").splitlines()))
+    scores = [float(row["score"]) for row in rows]
+    # The printed threshold is rounded.
+    for row, score in zip(rows, scores, strict=True):
+      if abs(score - limits[-1]) > 0.01:
+        assert row["verdict"] == ("anomalous" if score > limits[-1] else "ok")
+    count = sum(row["verdict"] == "anomalous" for row in rows)
+    assert said.startswith(f"{len(rows)} images scored, {count} anomalous: ")
+  assert limits[0] == 1 and limits[1] < 1 and limits[2] == 2
+  normal = run.calibrations["tray"].normal["score"]
+  for row, score in zip(rows, scores, strict=True):
+    share = 100 * np.mean(normal <= score)
+    assert float(row["normal_percentile"]) == pytest.approx(share, abs=0.05)
+    left, top, right, bottom = map(int, row["where"].split())
+    assert 0 <= left < right <= 64 and 0 <= top < bottom <= 64
+    assert (row["side"] == "global") == (row["source"] in ("features", "codes")) or (
+      row["source"] == "codes"
+    )
+    assert row["what"].startswith("too ") == (row["source"] == "codes")
+
+
+@pytest.mark.parametrize(
+  ("flags", "answer"),
+  [
+    (["--false-alarms=0"], "'0': expected a number above 0 and below 1, such as 0.01"),
+    (["--threshold=high"], "'high': expected a number of 0 or more, such as 1.5"),
+    (["--threshold=1", "--false-alarms=0.1"], "not allowed with argument"),
+  ],
+)
+def test_thresholds_that_say_nothing_are_answered(flags, answer, capsys):
+  with pytest.raises(SystemExit):
+    predict.main(["--run=a", "--images=b", "--out=c", *flags])
+  assert answer in capsys.readouterr().err
+
+
+def test_many_false_alarms_are_told(caplog):
+  seen = [(True, 2.0)] * 4 + [(True, 0.5)] * 56 + [(False, 0.9), (False, 1.1)]
+  with caplog.at_level("INFO"):
+    counted = inference.tell_verdicts("tray", seen)
+  assert counted == {
+    **{"promised": 0.01, "false_alarms": 4, "good": 60},
+    **{"misses": 1, "anomalous": 2},
+  }
+  assert "4 of 60 good test images (false alarms)" in caplog.text
+  assert "more than the 1 in 100 that were to be expected" in caplog.text
 
 
 def test_bad_images_are_listed_and_nothing_is_written(run, tmp_path):
@@ -162,7 +224,7 @@ def test_bad_images_are_listed_and_nothing_is_written(run, tmp_path):
     (tmp_path / f"{name}.png").write_bytes(b"no image")
   images = folder.images([str(tmp_path)])
   with pytest.raises(ValueError, match=r"2 of 2 images cannot be scored:\n.*one.png"):
-    predict.predict(run, images, "tray", tmp_path / "out")
+    predicting.predict(run, images, "tray", tmp_path / "out")
   assert not (tmp_path / "out").exists()
 
 
@@ -176,8 +238,8 @@ def test_unreadable_images_are_left_out_with_their_reasons(run, root, tmp_path, 
   flags = [f"--run={run.folder}", "--images", str(source), "--category=tray"]
   predict.main([*flags, f"--out={out}"])
   said = capsys.readouterr().out
-  assert "1 images scored; see" in said and "2 images cannot be scored; see" in said
-  found = list(csv.DictReader((out / predict.ERRORS).read_text().splitlines()))
+  assert "1 images scored, " in said and "2 images cannot be scored; see" in said
+  found = list(csv.DictReader((out / predicting.ERRORS).read_text().splitlines()))
   assert [row["id"] for row in found] == ["cut", "empty"]
   assert found[0]["file"].endswith("cut.png") and "cannot be read" in found[0]["reason"]
   assert "it is empty" in found[1]["reason"]

@@ -47,7 +47,7 @@ def prediction(tmp_path):
 
 def test_overlays_colour_what_is_anomalous_and_nothing_else():
   image = np.full((1, 3, 3), 100, np.uint8)
-  coloured = figures.overlay(image, np.array([[0.1, 0.5, 9.0]]))
+  coloured = figures.overlay(image, np.array([[1.0, 3.0, 9.0]]))
   np.testing.assert_array_equal(coloured[0, 0], [100, 100, 100])
   want = np.rint(0.25 * 100 + 0.75 * np.array([255, 0, 0]))
   np.testing.assert_array_equal(coloured[0, 1], want)

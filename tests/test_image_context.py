@@ -50,6 +50,10 @@ def direct(clip: pathlib.Path, images: list[records.Record]) -> np.ndarray:
   return np.asarray(found, np.float64)
 
 
+def scores_of(run, images) -> dict[str, float]:
+  return {each.record.id: each.score for each in inference.scores(run, images, "tray")}
+
+
 def test_vectors_agree_with_transformers_and_are_cached(clip, tmp_path, monkeypatch):
   images, config = pictures(tmp_path, 19), options(clip, tmp_path / "cache")
   found = image_context.image_vectors(config, images)
@@ -130,10 +134,10 @@ def test_a_training_reads_each_image_s_own_context(clip, root, tmp_path):
   rows = [inference.contexts(opened, data[name].train, name)[0] for name in data]
   np.testing.assert_array_equal(held["vectors"], np.concatenate(rows))
   assert held["vectors"].shape == (24, 3 * 8)
-  first = {r.id: s for r, _, s in inference.scores(run, data["tray"].test, "tray")}
-  again = {r.id: s for r, _, s in inference.scores(opened, data["tray"].test, "tray")}
+  first = scores_of(run, data["tray"].test)
+  again = scores_of(opened, data["tray"].test)
   assert first == again and np.isfinite(list(first.values())).all()
   # Another bank is another context, and so another reconstruction.
   held["bank"]["tray"] = held["bank"]["tray"][:, ::-1].copy()
-  other = {r.id: s for r, _, s in inference.scores(opened, data["tray"].test, "tray")}
+  other = scores_of(opened, data["tray"].test)
   assert all(other[name] != score for name, score in first.items())

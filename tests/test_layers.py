@@ -11,11 +11,11 @@ import nps_jax
 # The floors of the house; a package stands for every module in it.
 FLOORS = {
   7: "benchmark evaluate predict pretrain sweep train",
-  6: "study trainer",
+  6: "predicting study trainer",
   5: "calibrating inference",
   4: "detector lessons pretraining",
-  3: "calibration drawn edits gaussian judging losses metrics models parts report "
-  "scoring",
+  3: "calibration drawn edits gaussian judging losses metrics models parts reasons "
+  "report scoring stored verdict",
   2: "data pretrained",
   1: "runs",
   0: "config console distributed",

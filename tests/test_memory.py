@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import slow
 
-from nps_jax import calibration
 from nps_jax import inference
 from nps_jax import scoring
+from nps_jax import stored
 from nps_jax.data import decoding
 from nps_jax.data import folder
 from nps_jax.models import memory
@@ -99,10 +99,9 @@ def test_a_run_remembers_its_training_images_and_maps_the_distance(run, root):
   raw = inference.collect(run, data.test[:3], "tray", only)
   np.testing.assert_allclose(raw.maps["memory"], grid, rtol=2e-3, atol=1e-3 * scale)
 
-  again = calibration.load(run.folder / inference.CALIBRATION, "")["tray"]
+  again = stored.load(run.folder / inference.CALIBRATION, "")["tray"]
   np.testing.assert_array_equal(again.priors.memory, held)
-  sources = {"memory", "layout", "reconstruction", "features", "codes"}
-  assert set(run.calibrations["tray"].evidence) == sources
+  assert set(run.calibrations["tray"].mean) == {"memory", "layout", "reconstruction"}
 
 
 def patches(run, pixels):

@@ -89,7 +89,8 @@ def counted(seed: int, images: int, codes: int = 6) -> scoring.RawScores:
 
 def blank(**fields) -> scoring.Calibration:
   empty = {field: {} for field in scoring.Calibration._fields}
-  return scoring.Calibration(**(empty | {"priors": scoring.Priors()} | fields))
+  plain = {"priors": scoring.Priors(), "unit": {"score": 1.0, "map": 1.0}}
+  return scoring.Calibration(**(empty | plain | fields))
 
 
 @pytest.mark.parametrize("aimed", [False, True])
@@ -169,18 +170,22 @@ def test_the_fused_map_is_the_weighted_mean_and_scores_are_sums_by_hand():
     gaussians={"features": normal},
     evidence={"fused": np.float64([0.02, 0.01]), "features": np.float64([1, 2])},
     map_weights={"memory": 1.5, "structural": 0.5},
+    unit={"score": 4.0, "map": 0.5},
   )
   raw = scoring.RawScores(maps, {"features": np.float64([[5.0]])})
   config = options({"smoothing": 0.0})
-  fused, scores = scoring.score(config, calibration, raw)
+  judged = scoring.score(config, calibration, raw)
   # Memory: (3 - 1) / 2 and (0 - 1) / 2 tenths; structural: 0 and 2 / 0.5 tenths.
   memory, structural = np.float64([0.1, -0.05]), np.float64([0.0, 0.4])
-  np.testing.assert_allclose(fused[0, 0], 0.75 * memory + 0.25 * structural)
+  fused = 0.75 * memory + 0.25 * structural
+  np.testing.assert_allclose(judged.maps[0, 0], fused / 0.5)
+  np.testing.assert_allclose(judged.sources["memory"][0, 0], 1.5 * memory)
   # Its peak is 0.075, 5.5 spreads above the mean peak; the statistic's 5 is 4 away.
   soft = np.log1p(np.exp([5.5, 4 / 2]))
-  np.testing.assert_allclose(scores, soft.sum())
-  _, scores = scoring.score(options({"smoothing": 0.0, "pooled": ()}), calibration, raw)
-  np.testing.assert_allclose(scores, soft[0])
+  np.testing.assert_allclose(judged.scores, soft.sum() / 4)
+  np.testing.assert_allclose([*judged.evidence.values()], soft[:, None])
+  alone = scoring.score(options({"smoothing": 0.0, "pooled": ()}), calibration, raw)
+  np.testing.assert_allclose(alone.scores, soft[0] / 4)
 
 
 def test_what_is_calmer_than_usual_takes_nothing_away():

@@ -27,7 +27,7 @@ from nps_jax.data import records
 from nps_jax.runs import files
 
 OVERLAYS, SCORES = "overlays", "scores.csv"  # of a prediction's folder
-FAINT, FULL = 0.1, 0.5  # map values where the overlay begins and is strongest
+FAINT, FULL = 1.0, 3.0  # map values where the overlay begins and is strongest
 SIDE = 256  # pixels that the longer side of a picture has in a sheet
 GAP = 16  # pixels between the columns of a sheet and around them
 TITLE, NOTE = 20, 15  # sizes of the two lines of a caption
