@@ -40,11 +40,14 @@ def of_maps(flags: argparse.Namespace) -> list[dict]:
   ]
 
 
-def of_run(flags: argparse.Namespace) -> list[dict]:
-  """The results of a trained run."""
-  from nps_jax import inference  # noqa: PLC0415 - seconds of imports, not for maps
+def of_run(flags: argparse.Namespace, out: pathlib.Path) -> None:
+  """Publishes the results of a trained run."""
+  from nps_jax import evaluating  # noqa: PLC0415 - seconds of imports, not for maps
+  from nps_jax import inference  # noqa: PLC0415
 
-  return inference.evaluate(
+  if not flags.overwrite:
+    evaluating.check_absent(out)
+  evaluation = evaluating.evaluate(
     inference.open_run(flags.run),
     root=flags.dataset and str(flags.dataset),
     category=None if flags.category == "all" else flags.category,
@@ -52,6 +55,7 @@ def of_run(flags: argparse.Namespace) -> list[dict]:
     bootstrap=flags.bootstrap,
     seed=flags.seed,
   )
+  evaluating.publish(evaluation, out)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -103,9 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
   out = flags.out or flags.run / files.RESULTS
   console.listen()
   try:
+    if flags.run:
+      of_run(flags, out)
+      return
     if not flags.overwrite:
       table.check_absent(out)
-    table.publish(of_maps(flags) if flags.maps else of_run(flags), out)
+    table.publish(of_maps(flags), out)
   except (ValueError, OSError) as error:
     raise SystemExit(f"Error: {error}") from error
 

@@ -7,30 +7,22 @@ import operator
 import pathlib
 from typing import Any, NamedTuple
 
-from absl import logging
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Float32, Int
-import ml_collections
 import numpy as np
 from PIL import Image
 
-from nps_jax import config as settings
 from nps_jax import detector
 from nps_jax import distributed
 from nps_jax import reasons
 from nps_jax import scoring
 from nps_jax import stored
-from nps_jax import verdict
-from nps_jax.data import decoding
 from nps_jax.data import pipeline
 from nps_jax.data import records
-from nps_jax.data import sources
-from nps_jax.metrics import category as measures
 from nps_jax.models import image_context
 from nps_jax.runs import checkpoints
 from nps_jax.runs import description
-from nps_jax.runs import telemetry
 
 Tree = Any
 CALIBRATION = "calibration.npz"
@@ -126,97 +118,6 @@ def scores(
     for at, *judgement in zip(index, judged.maps, judged.scores, why, strict=True):
       own_map, score, reason = judgement
       yield Scored(images[at], own_map, float(score), reason)
-
-
-def evaluate(
-  run: Run,
-  *,
-  root: str | None = None,
-  category: str | None = None,
-  limits: Sequence[float] | None = None,
-  bootstrap: int = 0,
-  seed: int = 0,
-) -> list[dict]:
-  """Each category's results on its test images, as `category.measure` has them.
-
-  Args:
-    root: where the data set is now, if it has moved.
-    category: which of the run's categories, several with commas; None: all of them.
-
-  Raises:
-    ValueError: a category that the run does not know, or what `measure` raises.
-  """
-  config = ml_collections.ConfigDict(run.about.config)
-  config.data.root = root or config.data.root
-  known = run.about.categories
-  config.data.category = category or ",".join(known)
-  strange = set(config.data.category.split(",")) - set(known)
-  if strange:
-    raise ValueError(
-      f"{run.folder} knows {', '.join(known)}, not {', '.join(sorted(strange))}; name "
-      "some of these."
-    )
-  lines = telemetry.read(run.folder)
-  results = []
-  for data in sources.open_all(config.data, config.seed):
-    if not data.test:
-      logging.warning("%s has no test images: not evaluated.", data.category)
-      continue
-    seen: list[tuple[bool, float]] = []
-    scored = scored_images(run, data, seen)
-    figures = measures.measure(data, scored, limits, bootstrap, seed)
-    about = {
-      "verdict": tell_verdicts(data.category, seen),
-      "steps": run.step,
-      "seconds": lines[-1]["seconds"] if lines else None,
-      "config_hash": settings.fingerprint(run.about.config),
-    }
-    results.append(figures | about)
-  return results
-
-
-def scored_images(
-  run: Run, data: records.Dataset, seen: list[tuple[bool, float]]
-) -> Iterator[tuple[records.Record, Float[np.ndarray, "h w"], float]]:
-  """The test records with their maps at the images' own sizes, and image scores.
-
-  Args:
-    seen: takes up whether each image was good, and its score.
-  """
-  for record, values, score, _ in scores(run, data.test, data.category):
-    seen.append((record.kind == records.GOOD, score))
-    yield record, at_size(values, decoding.original_size(record)), score
-
-
-def tell_verdicts(
-  category: str, seen: Sequence[tuple[bool, float]]
-) -> dict[str, int | float]:
-  """Counts, and logs, what a threshold of 1 makes of test images.
-
-  Args:
-    seen: whether each was good, and its score.
-  """
-  good = sum(was_good for was_good, _ in seen)
-  alarms = sum(was_good and score > 1 for was_good, score in seen)
-  misses = sum(not was_good and score <= 1 for was_good, score in seen)
-  logging.info(
-    "%s: above a score of 1 are %d of %d good test images (false alarms), not above it "
-    "%d of %d anomalous ones (misses).",
-    *(category, alarms, good, misses, len(seen) - good),
-  )
-  if verdict.is_surprising(alarms, good):
-    logging.warning(
-      "%s: that is more than the %.0f in 100 that were to be expected, so test images "
-      "differ from those of the calibration: another day, light or camera?",
-      *(category, 100 * verdict.RATE),
-    )
-  return {
-    "promised": verdict.RATE,
-    "false_alarms": alarms,
-    "good": good,
-    "misses": misses,
-    "anomalous": len(seen) - good,
-  }
 
 
 def at_size(

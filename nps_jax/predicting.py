@@ -6,6 +6,7 @@ import io
 import os
 import pathlib
 import shutil
+from typing import Any
 
 from jaxtyping import Float
 import numpy as np
@@ -25,6 +26,9 @@ OVERLAYS, SCORES = figures.OVERLAYS, figures.SCORES
 WRITTEN = (MAPS, OVERLAYS, ERRORS, SCORES)  # the last comes last: all is there then
 OK, ANOMALOUS = "ok", "anomalous"  # verdicts
 LONGEST = 255  # bytes of a file's name on common file systems
+
+
+Row = dict[str, Any]  # a line of scores.csv, by column
 
 
 def predict(
@@ -68,12 +72,12 @@ def predict(
   for scored in inference.scores(run, readable, category):
     full = inference.at_size(scored.map, decoding.original_size(scored.record))
     _write_pictures(out, scored.record, full)
-    rows.append(_row(scored, full, normal, limit))
+    rows.append(row(scored, full, normal, limit))
   if bad:
     errors = [(record.id, str(record.image), why) for record, why in bad]
     _write(out / ERRORS, [("id", "file", "reason"), *errors])
-  _write(out / SCORES, [tuple(rows[0]), *(tuple(row.values()) for row in rows)])
-  return len(rows), sum(row["verdict"] == ANOMALOUS for row in rows)
+  write_rows(out / SCORES, rows)
+  return len(rows), sum(line["verdict"] == ANOMALOUS for line in rows)
 
 
 def _write_pictures(
@@ -87,12 +91,12 @@ def _write_pictures(
   files.write_bytes(out / OVERLAYS / f"{record.id}.png", encoded.png(heat))
 
 
-def _row(
+def row(
   scored: inference.Scored,
   full: Float[np.ndarray, "h w"],
   normal: Float[np.ndarray, " v"],
   limit: float,
-) -> dict[str, object]:
+) -> Row:
   """The image's line of scores.csv, by column."""
   record, reason = scored.record, scored.reason
   return {
@@ -153,6 +157,12 @@ def _remove(path: pathlib.Path) -> None:
     shutil.rmtree(path)
   else:
     path.unlink(missing_ok=True)
+
+
+def write_rows(path: pathlib.Path, rows: Sequence[Row]) -> None:
+  """Writes the lines as CSV, under the columns that they all have."""
+  columns = tuple(rows[0]) if rows else ()
+  _write(path, [columns, *(tuple(line.values()) for line in rows)])
 
 
 def _write(path: pathlib.Path, rows: Sequence[Sequence[object]]) -> None:

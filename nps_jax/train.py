@@ -15,6 +15,7 @@ from absl import logging
 
 from nps_jax import console
 from nps_jax import distributed
+from nps_jax import evaluating
 from nps_jax import inference
 from nps_jax import trainer
 from nps_jax.drawn import synthetic
@@ -64,9 +65,9 @@ def finish(run: inference.Run) -> None:
     if distributed.is_lead():
       table.show(path)
     return
-  results = inference.evaluate(run)
+  evaluation = evaluating.evaluate(run)
   if distributed.is_lead():
-    table.publish(results, path)
+    evaluating.publish(evaluation, path)
 
 
 def draw(config, root: pathlib.Path) -> pathlib.Path:

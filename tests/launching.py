@@ -15,7 +15,7 @@ SEPARATOR = "\x1f"  # between the logged words of a call
 
 # Logs its words, then plays an interpreter, the linter or a command of SLURM.
 COMMAND = r"""#!/usr/bin/env bash
-{ printf '%s\x1f' "${0##*/}" "$@"; echo; } >>"$LOG"
+line=$(printf "%s\x1f" "${0##*/}" "$@"; echo .); printf "%s\n" "${line%.}" >>"$LOG"
 case "${0##*/} $*" in
   "python3 "*" .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python &&
     cp "$0" .venv/bin/ruff ;;

@@ -174,7 +174,7 @@ def test_the_config_that_is_chosen_has_its_variant_s_fields(here):
   console.read(argv, values)
   config = console.chosen("config", values)
   assert config.codebook.groups == 2
-  assert config.scoring.image == settings.PAPER["scoring.image"] == "max"
+  assert config.scoring.fusion == settings.PAPER["scoring.fusion"] == "equal"
 
 
 def test_listening_shows_our_info_and_of_others_only_warnings(monkeypatch):

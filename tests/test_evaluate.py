@@ -17,6 +17,7 @@ import tifffile
 
 from nps_jax import calibrating
 from nps_jax import evaluate
+from nps_jax import evaluating
 from nps_jax import inference
 from nps_jax import predict
 from nps_jax import predicting
@@ -36,9 +37,9 @@ def run(run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(run):
-  found = inference.evaluate(run)
-  table.publish(found, run.folder / files.RESULTS)
-  return found
+  found = evaluating.evaluate(run)
+  evaluating.publish(found, run.folder / files.RESULTS)
+  return found.results
 
 
 def test_results_have_the_agreed_form(run, results):
@@ -82,6 +83,24 @@ def test_an_image_s_score_depends_on_nothing_but_the_image(run, root):
     assert score == pytest.approx(whole[record.id][1], rel=1e-3)
 
 
+def test_each_test_image_has_its_line_beside_the_results(run, root, results):
+  rows = list(csv.DictReader((run.folder / "scores.csv").read_text().splitlines()))
+  for name, result in zip(("tray", "bottle"), results, strict=True):
+    own = [row for row in rows if row["category"] == name]
+    test = folder.open_category(root, name).test
+    assert [(row["id"], row["kind"]) for row in own] == [(r.id, r.kind) for r in test]
+    good, bad = (
+      np.array([float(row["score"]) for row in own if (row["kind"] == "good") == side])
+      for side in (True, False)
+    )
+    assert result["image_auroc"]["pooled"] == auroc.auroc(good, bad)
+    alarms = sum(r["verdict"] == "anomalous" for r in own if r["kind"] == "good")
+    assert result["verdict"]["false_alarms"] == alarms == (good > 1).sum()
+    assert result["verdict"]["misses"] == (bad <= 1).sum()
+  other = evaluating.scores_path(run.folder / "mine.json")
+  assert other == run.folder / "mine_scores.csv"
+
+
 @pytest.mark.slow
 def test_calibration_reads_no_test_image(run, root, tmp_path):
   """With the test images gone, it ends the same."""
@@ -101,11 +120,12 @@ def test_a_moved_data_set_is_found_by_its_root(run, root, results, tmp_path):
   shutil.copytree(root, tmp_path / "moved")
   opened = inference.open_run(run.folder)
   moved = str(tmp_path / "moved")
-  assert inference.evaluate(opened, root=moved, category="tray") == results[:1]
+  again = evaluating.evaluate(opened, root=moved, category="tray")
+  assert again.results == results[:1]
   with pytest.raises(FileNotFoundError, match="does not exist"):
-    inference.evaluate(opened, root=str(tmp_path / "lost"))
+    evaluating.evaluate(opened, root=str(tmp_path / "lost"))
   with pytest.raises(ValueError, match=r"knows tray, bottle, not bag; name some of th"):
-    inference.evaluate(opened, category="bag,tray")
+    evaluating.evaluate(opened, category="bag,tray")
 
 
 def test_a_run_s_results_are_replaced_only_on_demand(run, results, monkeypatch):
@@ -115,9 +135,12 @@ def test_a_run_s_results_are_replaced_only_on_demand(run, results, monkeypatch):
   before = (run.folder / "results.json").read_bytes()
   with monkeypatch.context() as patch:
     patch.setattr(inference, "open_run", refuse)
-    with pytest.raises(SystemExit, match=r"results\.json, .*md would be replaced\. Gi"):
+    with pytest.raises(
+      SystemExit, match=r"\.json, .*/scores\.csv would be replaced\. Gi"
+    ):
       evaluate.main([f"--run={run.folder}"])
-  monkeypatch.setattr(evaluate, "of_run", lambda _: results[:1])
+  only = evaluating.Evaluation(results[:1], [])
+  monkeypatch.setattr(evaluating, "evaluate", lambda *_, **__: only)
   evaluate.main([f"--run={run.folder}", "--overwrite"])
   assert json.loads((run.folder / "results.json").read_text()) == results[:1]
   table.publish(results, run.folder / files.RESULTS)
@@ -210,7 +233,7 @@ def test_thresholds_that_say_nothing_are_answered(flags, answer, capsys):
 def test_many_false_alarms_are_told(caplog):
   seen = [(True, 2.0)] * 4 + [(True, 0.5)] * 56 + [(False, 0.9), (False, 1.1)]
   with caplog.at_level("INFO"):
-    counted = inference.tell_verdicts("tray", seen)
+    counted = evaluating.tell_verdicts("tray", seen)
   assert counted == {
     **{"promised": 0.01, "false_alarms": 4, "good": 60},
     **{"misses": 1, "anomalous": 2},

@@ -14,6 +14,7 @@ import pytest
 import tifffile
 
 from nps_jax import evaluate
+from nps_jax import evaluating
 from nps_jax import inference
 from nps_jax.data import folder
 from nps_jax.data import maps
@@ -300,16 +301,18 @@ def test_flags_that_do_not_fit_are_answered(flags, message, capsys):
   assert message in capsys.readouterr().err
 
 
-def test_a_run_s_flags_reach_its_evaluation(monkeypatch):
+def test_a_run_s_flags_reach_its_evaluation(monkeypatch, tmp_path):
   asked = []
   monkeypatch.setattr(inference, "open_run", lambda folder: folder)
+  nothing = evaluating.Evaluation([], [])
   monkeypatch.setattr(
-    inference, "evaluate", lambda run, **given: asked.append(given) or []
+    evaluating, "evaluate", lambda run, **given: asked.append(given) or nothing
   )
+  monkeypatch.setattr(evaluating, "publish", lambda *given: None)
   given = {"root": None, "limits": None, "bootstrap": 7, "seed": 3}
   for names, wanted in (("all", None), ("a,b", "a,b")):
     flags = ["--run=x", "--bootstrap=7", "--seed=3", f"--category={names}"]
-    evaluate.of_run(evaluate.parse(flags))
+    evaluate.of_run(evaluate.parse(flags), tmp_path / "results.json")
     assert asked.pop() == given | {"category": wanted}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import runs
 
-from nps_jax import inference
+from nps_jax import evaluating
 from nps_jax import trainer
 from nps_jax.data import folder
 from nps_jax.data import sources
@@ -51,8 +51,8 @@ def test_training_is_that_of_the_folder(run, data_dir, tmp_path, monkeypatch):
     trees = [jax.tree.leaves(getattr(each, name)) for each in (run, other)]
     for one, another in zip(*trees, strict=True):
       np.testing.assert_array_equal(np.asarray(one), np.asarray(another))
-  monkeypatch.setattr(inference.measures, "measure", lambda data, *_: data._asdict())
-  found, wanted = (inference.evaluate(each) for each in (other, run))
+  monkeypatch.setattr(evaluating.measures, "measure", lambda data, *_: data._asdict())
+  found, wanted = (evaluating.evaluate(each).results for each in (other, run))
   for one, another in zip(found, wanted, strict=True):
     assert one["defects"] == another["defects"]
     assert [each[:4] for each in one["test"]] == [each[:4] for each in another["test"]]

@@ -333,9 +333,9 @@ def test_runs_of_another_scoring_take_the_training_that_is_done(fake, flags, tmp
   held = {
     "small": {"codebook.size": 64},
     "default": {},
-    "peak": {"scoring.image": "max"},
+    "peak": {"scoring.image": "top1"},
     "memory": {"codebook.memory": 0.0, "scoring.maps": ("reconstruction",)},
-    "small-peak": {"codebook.size": 64, "scoring.image": "max"},
+    "small-peak": {"codebook.size": 64, "scoring.image": "top1"},
   }
   write_variants(tmp_path, held)
   fake.first = {"default/a/seed1": "sys.exit(1)"}
@@ -384,14 +384,14 @@ def test_flags_are_passed_on_and_give_the_settings_that_were_planned(flags, tmp_
   held = {"default": {}, "deep": {"encoder.levels": (4,), "scoring.smoothing": 0}}
   write_variants(tmp_path, held)
   given = ["--config.encoder.levels=(2,3)", "--config.context.templates=('a {}','{}')"]
-  given += ["--config.train.steps", "9", "--noconfig.logical.enabled"]
+  given += ["--config.train.steps", "9", "--noconfig.codebook.enabled"]
   found = plan.make([*flags, *given]).runs
   assert len(found) == 8
   for run in found:
     assert run.command[0] == "nps_jax.train"
     config = parsed(run.command[1:])
     assert config == run.config and config.is_locked
-    assert config.train.steps == 9 and not config.logical.enabled
+    assert config.train.steps == 9 and not config.codebook.enabled
     assert config.context.templates == ("a {}", "{}")
     assert run.name == f"{run.variant}/{config.data.category}/seed{config.seed}"
     deep = run.variant == "deep"

@@ -74,7 +74,7 @@ def test_a_bucket_is_refused_not_taken_for_a_folder(door, address):
 def test_results_that_are_there_are_shown_and_stay(door, tmp_path, capsys):
   run = bare_run(tmp_path)
   door.setattr(train.trainer, "fit", lambda config, workdir, trained: run)
-  door.setattr(train.inference, "evaluate", fails_with(AssertionError()))
+  door.setattr(train.evaluating, "evaluate", fails_with(AssertionError()))
   for name, text in ((files.RESULTS, "[]"), ("results.md", "| a table |")):
     (tmp_path / name).write_text(text)
   train.main(["train"])
@@ -87,7 +87,7 @@ def test_a_run_without_results_is_evaluated(door, tmp_path):
   run = bare_run(tmp_path)
   written = []
   door.setattr(train.trainer, "fit", lambda config, workdir, trained: run)
-  door.setattr(train.inference, "evaluate", lambda given: [given])
-  door.setattr(train.table, "publish", lambda *given: written.append(given))
+  door.setattr(train.evaluating, "evaluate", lambda given: [given])
+  door.setattr(train.evaluating, "publish", lambda *given: written.append(given))
   train.main(["train"])
   assert written == [([run], tmp_path / files.RESULTS)]

@@ -183,13 +183,14 @@ def write(results: Sequence[Mapping], path: pathlib.Path) -> None:
   files.write_text(path, content)
 
 
-def check_absent(path: pathlib.Path) -> None:
-  """Makes sure that `write` would replace nothing.
+def check_absent(path: pathlib.Path, *others: pathlib.Path) -> None:
+  """Makes sure that `write` would replace nothing, and that others are absent too.
 
   Raises:
     ValueError: some of its files exist; names them.
   """
   targets = [path.with_suffix(suffix) for suffix in (".json", ".csv", ".md")]
+  targets += others
   if existing := [str(target) for target in targets if target.exists()]:
     raise ValueError(
       f"{', '.join(existing)} would be replaced. Give another --out, or --overwrite."
