@@ -87,7 +87,8 @@ def learn_priors(run: inference.Run, data: records.Dataset) -> scoring.Priors:
 
   mesh = distributed.mesh(distributed.round_up(inference.BATCH))
   frozen, parts = distributed.put_replicated(mesh, run.frozen["encoder"]), []
-  for rows in inference.batches(run, mesh, data.train, [0] * len(data.train)):
+  zeros = [0] * len(data.train)  # their contexts, which are not looked at
+  for rows in inference.batches(run, mesh, data.train, zeros, "priors"):
     valid, wanted = distributed.gather((rows.valid, forward(frozen, rows.image)))
     parts.append(jax.tree.map(operator.itemgetter(valid > 0), wanted))
   chosen = {}
@@ -119,11 +120,11 @@ def _fit(
     if copies.records:
       moved, _ = summarise(counted, copies.records, name, priors)
       moves = _moves(pooled, moved, copies)
-  validation = inference.collect(run, data.validation, name, priors)
+  validation = inference.collect(run, data.validation, name, priors, "validation")
   if config.scoring.edits and config.scoring.fusion == "learned":
     copies = copier(data.validation, size, count, config.seed + 1)
     if copies.records:
-      raw = inference.collect(run, copies.records, name, priors)
+      raw = inference.collect(run, copies.records, name, priors, "edited")
       judged = scales.Edited(raw, _on_grid(copies.masks))
   normal = scales.Normal(pooled, moves, usual)
   return scales.fit(config.scoring, priors, normal, validation, judged)
@@ -148,7 +149,7 @@ def summarise(
   """The images' statistics, in order, and how usual each code is in each place."""
   priors = priors._replace(memory=None)  # its maps are not looked at
   parts, total = [], None
-  for _, raw in inference.stream(run, images, category, priors):
+  for _, raw in inference.stream(run, images, category, priors, "statistics"):
     parts.append(raw.pooled)
     if raw.cells is not None:
       cells = raw.cells.astype(np.float32).sum(axis=0)

@@ -18,6 +18,7 @@ from nps_jax.data import decoding
 from nps_jax.data import records
 from nps_jax.data import sources
 from nps_jax.metrics import category as measures
+from nps_jax.report import lines
 from nps_jax.report import table
 from nps_jax.runs import files
 from nps_jax.runs import telemetry
@@ -27,7 +28,7 @@ class Evaluation(NamedTuple):
   """What was measured, and what it was measured from."""
 
   results: list[dict]  # of each category, as `category.measure` has them
-  images: list[predicting.Row]  # of each test image also its category and kind
+  images: list[lines.Row]  # of each test image also its category and kind
 
 
 def evaluate(
@@ -58,13 +59,13 @@ def evaluate(
       f"{run.folder} knows {', '.join(known)}, not {', '.join(sorted(strange))}; name "
       "some of these."
     )
-  lines = telemetry.read(run.folder)
+  curve = telemetry.read(run.folder)
   results, images = [], []
   for data in sources.open_all(config.data, config.seed):
     if not data.test:
       logging.warning("%s has no test images: not evaluated.", data.category)
       continue
-    rows: list[predicting.Row] = []
+    rows: list[lines.Row] = []
     scored = _scored(run, data, rows)
     figures = measures.measure(data, scored, limits, bootstrap, seed)
     seen = [(row["kind"] == records.GOOD, row["score"]) for row in rows]
@@ -72,7 +73,7 @@ def evaluate(
     about = {
       "verdict": tell_verdicts(data.category, seen),
       "steps": run.step,
-      "seconds": lines[-1]["seconds"] if lines else None,
+      "seconds": curve[-1]["seconds"] if curve else None,
       "config_hash": settings.fingerprint(run.about.config),
     }
     results.append(figures | about)
@@ -80,7 +81,7 @@ def evaluate(
 
 
 def _scored(
-  run: inference.Run, data: records.Dataset, rows: list[predicting.Row]
+  run: inference.Run, data: records.Dataset, rows: list[lines.Row]
 ) -> Iterator[tuple[records.Record, Float[np.ndarray, "h w"], float]]:
   """The test records with their maps at the images' own sizes, and image scores.
 
@@ -128,14 +129,14 @@ def tell_verdicts(
 
 def publish(evaluation: Evaluation, path: pathlib.Path) -> None:
   """Writes the results at `path`, and beside them the images' scores; prints them."""
-  predicting.write_rows(scores_path(path), evaluation.images)
+  lines.write(scores_path(path), evaluation.images)
   table.publish(evaluation.results, path)
 
 
 def scores_path(path: pathlib.Path) -> pathlib.Path:
   """Where the images' scores lie: scores.csv in a run, else NAME_scores.csv."""
   own = path.name == files.RESULTS
-  return path.with_name(predicting.SCORES if own else f"{path.stem}_scores.csv")
+  return path.with_name(lines.NAME if own else f"{path.stem}_scores.csv")
 
 
 def check_absent(path: pathlib.Path) -> None:

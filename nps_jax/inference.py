@@ -23,6 +23,7 @@ from nps_jax.data import records
 from nps_jax.models import image_context
 from nps_jax.runs import checkpoints
 from nps_jax.runs import description
+from nps_jax.runs import telemetry
 
 Tree = Any
 CALIBRATION = "calibration.npz"
@@ -101,9 +102,10 @@ def collect(
   images: Sequence[records.Record],
   category: str,
   priors: scoring.Priors,
+  what: str = "score",
 ) -> scoring.RawScores:
-  """The raw scores of all the images, in order."""
-  parts = [rows for _, rows in stream(run, images, category, priors)]
+  """The raw scores of all the images, in order; `what` they are for, the bar says."""
+  parts = [rows for _, rows in stream(run, images, category, priors, what)]
   return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
@@ -113,11 +115,12 @@ def scores(
   """Each record with its score, its map on the stride-4 grid, and the reason."""
   config, calibration = run.about.config.scoring, run.calibrations[category]
   for index, raw in stream(run, images, category, calibration.priors):
-    judged = scoring.score(config, calibration, raw)
-    why = reasons.explain(calibration, raw, judged)
-    for at, *judgement in zip(index, judged.maps, judged.scores, why, strict=True):
-      own_map, score, reason = judgement
-      yield Scored(images[at], own_map, float(score), reason)
+    for row, at in enumerate(index):
+      # One by one: sums over a batch end in other last digits than those of another.
+      one = jax.tree.map(operator.itemgetter(slice(row, row + 1)), raw)
+      judged = scoring.score(config, calibration, one)
+      (why,) = reasons.explain(calibration, one, judged)
+      yield Scored(images[at], judged.maps[0], float(judged.scores[0]), why)
 
 
 def at_size(
@@ -133,15 +136,20 @@ def stream(
   images: Sequence[records.Record],
   category: str,
   priors: scoring.Priors,
+  what: str = "score",
 ) -> Iterator[tuple[Int[np.ndarray, " n"], scoring.RawScores]]:
-  """Batches of (record indices, raw scores), without padding rows, in order."""
+  """Batches of (record indices, raw scores), without padding rows, in order.
+
+  Args:
+    what: the images are seen for, as the progress bar says it.
+  """
   mesh = distributed.mesh(distributed.round_up(BATCH))
   frozen = distributed.put_replicated(mesh, run.frozen["encoder"])
   variables = distributed.put_replicated(mesh, run.variables)
   vectors, rows_of = contexts(run, images, category)
   vectors = distributed.put_replicated(mesh, vectors)
   priors = distributed.put_replicated(mesh, jax.tree.map(np.float32, priors))
-  for rows in batches(run, mesh, images, rows_of):
+  for rows in batches(run, mesh, images, rows_of, what):
     index, valid, raw = distributed.gather(
       (rows.index, rows.valid, run.forward(frozen, variables, vectors, priors, rows))
     )
@@ -154,18 +162,22 @@ def batches(
   mesh: jax.sharding.Mesh,
   images: Sequence[records.Record],
   contexts: Sequence[int],
+  what: str,
 ) -> Iterator[records.Batch]:
-  """The images' batches, spread over all devices."""
-  for batch in pipeline.eval_batches(
-    images,
-    contexts,
-    batch_size=distributed.round_up(BATCH),
-    size=run.about.config.image_size,
-    threads=run.about.config.data.threads,
-    shard_index=distributed.host_index(),
-    shard_count=distributed.host_count(),
-  ):
-    yield distributed.put_rows(mesh, batch)
+  """The images' batches, spread over all devices, under a progress bar."""
+  size = distributed.round_up(BATCH)
+  with telemetry.bar(len(images), what) as bar:
+    for batch in pipeline.eval_batches(
+      images,
+      contexts,
+      batch_size=size,
+      size=run.about.config.image_size,
+      threads=run.about.config.data.threads,
+      shard_index=distributed.host_index(),
+      shard_count=distributed.host_count(),
+    ):
+      yield distributed.put_rows(mesh, batch)
+      bar.update(min(size, len(images) - bar.n))
 
 
 def contexts(

@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable, Sequence
 import math
 import pathlib
+import sys
 
 from nps_jax import console
 from nps_jax import inference
@@ -14,6 +15,7 @@ from nps_jax import predicting
 from nps_jax import scoring
 from nps_jax import verdict
 from nps_jax.data import folder
+from nps_jax.runs import interruption
 
 
 def choose_category(run: inference.Run, name: str | None) -> str:
@@ -63,27 +65,29 @@ def _number(text: str, holds: Callable[[float], bool], allowed: str) -> float:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
   """The flags; exits with the usage where they are wrong."""
   parser = argparse.ArgumentParser(description=main.__doc__)
-  parser.add_argument(
-    "--run", required=True, type=pathlib.Path, help="folder of a trained run"
-  )
-  parser.add_argument(
+  add = parser.add_argument
+  add("--run", required=True, type=pathlib.Path, help="folder of a trained run")
+  add(
     "--images",
     required=True,
     nargs="+",
     action="extend",
     help="image files and folders",
   )
-  parser.add_argument(
-    "--out", required=True, type=pathlib.Path, help="a new or empty folder"
-  )
-  parser.add_argument(
-    "--category", help="of the run's categories, the one that the images show"
-  )
-  parser.add_argument(
-    "--strict", action="store_true", help="fail in the end if any image was left out"
-  )
-  parser.add_argument(
+  add("more", nargs="*", default=[], metavar="IMAGES", help=argparse.SUPPRESS)
+  add("--out", required=True, type=pathlib.Path, help="a new or empty folder")
+  add("--category", help="of the run's categories, the one that the images show")
+  add("--no-maps", action="store_true", help="write no maps/ID.tiff")
+  add("--no-overlays", action="store_true", help="write no overlays/ID.png")
+  add("--strict", action="store_true", help="fail in the end if any was left out")
+  earlier = parser.add_mutually_exclusive_group()
+  earlier.add_argument(
     "--overwrite", action="store_true", help="replace an earlier prediction in --out"
+  )
+  earlier.add_argument(
+    "--resume",
+    action="store_true",
+    help="go on with an earlier prediction in --out, if there is one",
   )
   limit = parser.add_mutually_exclusive_group()
   limit.add_argument(
@@ -96,13 +100,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
   limit.add_argument(
     "--threshold", type=_score, help="score above which an image is anomalous instead"
   )
-  return parser.parse_args(arguments)
+  flags = parser.parse_intermixed_args(arguments)
+  flags.images += flags.more  # --images=A B
+  return flags
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Scores any images with a run; needs no labels."""
   console.listen()
   flags = parse(arguments)
+  wanted = predicting.Wanted(
+    not flags.no_maps, not flags.no_overlays, flags.overwrite, flags.resume
+  )
   try:
     images = folder.images(flags.images)
     run = inference.open_run(flags.run)
@@ -110,16 +119,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     limit, meaning = flags.threshold, ""
     if limit is None:
       limit, meaning = promised(run, category, flags.false_alarms)
-    count, bad = predicting.predict(
-      run, images, category, flags.out, flags.overwrite, limit
-    )
+    done = predicting.predict(run, images, category, flags.out, wanted, limit)
   except (ValueError, OSError) as error:
     raise SystemExit(f"Error: {error}") from error
-  print(f"{count} images scored, {bad} anomalous: above {limit:.2f}{meaning}.")
+  except KeyboardInterrupt:
+    print("Stopped; the same command with --resume goes on.", file=sys.stderr)
+    raise SystemExit(interruption.EXIT) from None
+  print(f"{done.scored} images scored, {done.anomalous} anomalous: ", end="")
+  print(f"above {limit:.2f}{meaning}.")
   print(f"See {flags.out / predicting.SCORES}")
-  if count < len(images):
+  if done.left_out:
     errors = flags.out / predicting.ERRORS
-    left = f"{len(images) - count} images cannot be scored; see {errors}"
+    left = f"{done.left_out} images cannot be scored; see {errors}"
     if flags.strict:
       raise SystemExit(f"Error: {left}")
     print(left)

@@ -1,12 +1,13 @@
 """Scores images and writes what was found: verdicts, maps, overlays, reasons."""
 
-from collections.abc import Sequence
-import csv
+from collections.abc import Mapping, Sequence
+import hashlib
 import io
+import json
 import os
 import pathlib
 import shutil
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 import numpy as np
@@ -19,16 +20,35 @@ from nps_jax.data import decoding
 from nps_jax.data import encoded
 from nps_jax.data import records
 from nps_jax.report import figures
+from nps_jax.report import lines
+from nps_jax.runs import description
 from nps_jax.runs import files
 
-MAPS, ERRORS = "maps", "errors.csv"
-OVERLAYS, SCORES = figures.OVERLAYS, figures.SCORES
-WRITTEN = (MAPS, OVERLAYS, ERRORS, SCORES)  # the last comes last: all is there then
-OK, ANOMALOUS = "ok", "anomalous"  # verdicts
+MAPS, ERRORS, STARTED = "maps", "errors.csv", "prediction.json"
+OVERLAYS, SCORES = figures.OVERLAYS, lines.NAME
+WRITTEN = (MAPS, OVERLAYS, ERRORS, SCORES, STARTED)
+COLUMNS = (
+  *("id", "file", "score", "normal_percentile", "verdict", "map_max"),
+  *("side", "source", "where", "what"),
+)
 LONGEST = 255  # bytes of a file's name on common file systems
 
 
-Row = dict[str, Any]  # a line of scores.csv, by column
+class Wanted(NamedTuple):
+  """What a prediction is to write, and what may lie there before it."""
+
+  maps: bool = True  # each image's as a TIFF
+  overlays: bool = True  # each image's as a PNG
+  overwrite: bool = False  # what an earlier prediction wrote; other files stay
+  resume: bool = False  # an earlier prediction, whose lines of scores.csv stay
+
+
+class Done(NamedTuple):
+  """How many images are in scores.csv, and how many cannot be."""
+
+  scored: int
+  anomalous: int
+  left_out: int
 
 
 def predict(
@@ -36,12 +56,10 @@ def predict(
   images: Sequence[records.Record],
   category: str,
   out: pathlib.Path,
-  overwrite: bool = False,
+  wanted: Wanted = Wanted(),  # noqa: B008 - a NamedTuple does not change
   limit: float = 1.0,
-) -> tuple[int, int]:
-  """Writes maps/ID.tiff, overlays/ID.png and scores.csv.
-
-  Returns how many images it scored, and how many of them are anomalous.
+) -> Done:
+  """Writes scores.csv, a line as soon as an image is scored; maps/ID.tiff, overlays/.
 
   Images that cannot be scored are left out, and errors.csv says why.
 
@@ -51,13 +69,14 @@ def predict(
   left, top, right and bottom, the last two not within.
 
   Args:
-    overwrite: replaces what an earlier prediction wrote; other files in `out` stay.
     limit: the score above which an image is anomalous.
 
   Raises:
-    ValueError: no image can be scored, or `out` is in use.
+    ValueError: no image can be scored, or `out` is in use, or holds the prediction of
+      another run or with other settings, with which this one cannot go on.
   """
-  check_out(out, images, overwrite)
+  started = _identity(run, category, wanted, limit)
+  check_out(out, images, wanted, started)
   reasons = {record.id: why for record, why in unnamable(images)}
   named = [record for record in images if record.id not in reasons]
   reasons |= {record.id: why for record, why in decoding.problems(named)}
@@ -66,29 +85,71 @@ def predict(
   if not readable:
     head = f"{len(bad)} of {len(images)} images cannot be scored:"
     raise ValueError(decoding.complaint(head, [why for _, why in bad]))
-  for name in reversed(WRITTEN):
+  for name in (ERRORS,) if wanted.resume else WRITTEN:
     _remove(out / name)
-  rows, normal = [], run.calibrations[category].normal[scoring.SCORE]
-  for scored in inference.scores(run, readable, category):
-    full = inference.at_size(scored.map, decoding.original_size(scored.record))
-    _write_pictures(out, scored.record, full)
-    rows.append(row(scored, full, normal, limit))
+  files.write_text(out / STARTED, json.dumps(started, indent=2) + "\n")
   if bad:
-    errors = [(record.id, str(record.image), why) for record, why in bad]
-    _write(out / ERRORS, [("id", "file", "reason"), *errors])
-  write_rows(out / SCORES, rows)
-  return len(rows), sum(line["verdict"] == ANOMALOUS for line in rows)
+    listed = [{"id": r.id, "file": str(r.image), "reason": why} for r, why in bad]
+    lines.write(out / ERRORS, listed)
+  rows = lines.mend(out / SCORES)
+  known = {row["id"] for row in rows}
+  waiting = [record for record in readable if lines.plain(record.id) not in known]
+  rows += _score(run, waiting, category, out, wanted, limit)
+  anomalous = sum(row["verdict"] == lines.ANOMALOUS for row in rows)
+  return Done(len(rows), anomalous, len(bad))
+
+
+def _score(
+  run: inference.Run,
+  images: Sequence[records.Record],
+  category: str,
+  out: pathlib.Path,
+  wanted: Wanted,
+  limit: float,
+) -> list[lines.Row]:
+  """Scores the images; an image's files are there before its line is."""
+  rows, normal = [], run.calibrations[category].normal[scoring.SCORE]
+  appender = lines.Appender(out / SCORES, COLUMNS)
+  try:
+    for scored in inference.scores(run, images, category) if images else ():
+      full = inference.at_size(scored.map, decoding.original_size(scored.record))
+      _write_pictures(out, scored.record, full, wanted)
+      rows.append(row(scored, full, normal, limit))
+      appender.add(rows[-1])
+  finally:
+    appender.close()
+  return rows
+
+
+def _identity(
+  run: inference.Run, category: str, wanted: Wanted, limit: float
+) -> dict[str, Any]:
+  """What must be the same for a prediction to go on."""
+  normal = run.calibrations[category].normal[scoring.SCORE]
+  return {
+    "run": str(run.folder),
+    "normal_scores": hashlib.sha256(normal.tobytes()).hexdigest(),  # of that training
+    "category": category,
+    "threshold": limit,
+    "maps": wanted.maps,
+    "overlays": wanted.overlays,
+  }
 
 
 def _write_pictures(
-  out: pathlib.Path, record: records.Record, full: Float[np.ndarray, "h w"]
+  out: pathlib.Path,
+  record: records.Record,
+  full: Float[np.ndarray, "h w"],
+  wanted: Wanted,
 ) -> None:
   """The map as a TIFF, and the overlay as a PNG."""
-  buffer = io.BytesIO()
-  tifffile.imwrite(buffer, full)
-  files.write_bytes(out / MAPS / f"{record.id}.tiff", buffer.getvalue())
-  heat = figures.overlay(decoding.decode(record), full)
-  files.write_bytes(out / OVERLAYS / f"{record.id}.png", encoded.png(heat))
+  if wanted.maps:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, full)
+    files.write_bytes(out / MAPS / f"{record.id}.tiff", buffer.getvalue())
+  if wanted.overlays:
+    heat = figures.overlay(decoding.decode(record), full)
+    files.write_bytes(out / OVERLAYS / f"{record.id}.png", encoded.png(heat))
 
 
 def row(
@@ -96,7 +157,7 @@ def row(
   full: Float[np.ndarray, "h w"],
   normal: Float[np.ndarray, " v"],
   limit: float,
-) -> Row:
+) -> lines.Row:
   """The image's line of scores.csv, by column."""
   record, reason = scored.record, scored.reason
   return {
@@ -104,7 +165,7 @@ def row(
     "file": str(record.image),
     "score": scored.score,
     "normal_percentile": round(verdict.percentile(normal, scored.score), 1),
-    "verdict": ANOMALOUS if scored.score > limit else OK,
+    "verdict": lines.ANOMALOUS if scored.score > limit else lines.OK,
     "map_max": float(full.max()),
     "side": reason.side,
     "source": reason.source,
@@ -114,20 +175,52 @@ def row(
 
 
 def check_out(
-  out: pathlib.Path, images: Sequence[records.Record], overwrite: bool
+  out: pathlib.Path,
+  images: Sequence[records.Record],
+  wanted: Wanted,
+  started: Mapping[str, Any],
 ) -> None:
-  """Makes sure that the folder is free; ValueError says what is in the way."""
+  """Makes sure that the folder is free, or that its prediction can go on.
+
+  Args:
+    started: what this prediction writes into prediction.json.
+
+  Raises:
+    ValueError: says what is in the way.
+  """
   if out.exists() and not out.is_dir():
     raise ValueError(f"--out={out} is a file; give a new or empty folder.")
-  if out.exists() and any(out.iterdir()) and not overwrite:
+  used = out.exists() and any(out.iterdir())
+  if used and wanted.resume:
+    _check_same(out, started)
+  elif used and not wanted.overwrite:
     raise ValueError(
-      f"--out={out} holds files already; give a new or empty folder, or --overwrite to "
-      f"replace {', '.join(WRITTEN)} in it."
+      f"--out={out} holds files already; give a new or empty folder, --resume to go on "
+      f"with a prediction, or --overwrite to replace {', '.join(WRITTEN)} in it."
     )
   places = [pathlib.Path(os.path.realpath(out / name)) for name in (MAPS, OVERLAYS)]
   for each in images:
     if set(places) & set(pathlib.Path(os.path.realpath(each.image)).parents):
       raise ValueError(f"--out={out} would replace {each.image}, which it is to score.")
+
+
+def _check_same(out: pathlib.Path, started: Mapping[str, Any]) -> None:
+  """Makes sure that the folder's prediction was made as this one is to be."""
+  path = out / STARTED
+  try:
+    there = json.loads(path.read_text(encoding="utf-8"))
+    differing = description.compare(there, {**started, "run": there["run"]})
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise ValueError(
+      f"--resume: {out} holds files, but no {STARTED} says of which run. Give another "
+      "--out."
+    ) from error
+  if differing:
+    raise ValueError(
+      f"--resume: {out} holds a prediction with other settings:\n  "
+      + "\n  ".join(differing)
+      + "\nUse another --out, or give the settings of that prediction."
+    )
 
 
 def unnamable(images: Sequence[records.Record]) -> list[tuple[records.Record, str]]:
@@ -157,15 +250,3 @@ def _remove(path: pathlib.Path) -> None:
     shutil.rmtree(path)
   else:
     path.unlink(missing_ok=True)
-
-
-def write_rows(path: pathlib.Path, rows: Sequence[Row]) -> None:
-  """Writes the lines as CSV, under the columns that they all have."""
-  columns = tuple(rows[0]) if rows else ()
-  _write(path, [columns, *(tuple(line.values()) for line in rows)])
-
-
-def _write(path: pathlib.Path, rows: Sequence[Sequence[object]]) -> None:
-  text = io.StringIO()
-  csv.writer(text, lineterminator="\n").writerows(rows)
-  files.write_text(path, text.getvalue())

@@ -192,8 +192,9 @@ PREDICT = (  # with a stand-in for the scores; "accepted" tells the ids
   trees.Case(
     "--out holds files",
     trees.both(trees.image("in/a.png"), trees.write("out/notes.txt", b"old")),
-    "--out=HERE/out holds files already; give a new or empty folder, or --overwrite to "
-    "replace maps, overlays, errors.csv, scores.csv in it.",
+    "--out=HERE/out holds files already; give a new or empty folder, --resume to go on "
+    "with a prediction, or --overwrite to replace maps, overlays, errors.csv, "
+    "scores.csv, prediction.json in it.",
   ),
   trees.Case(
     "--out holds files, and --overwrite",

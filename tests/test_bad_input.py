@@ -157,7 +157,7 @@ def test_each_scored_image_has_a_map_and_an_overlay_of_its_size(corpus, predicte
   read = {name for name, sees in outcomes("predict").items() if sees is None}
   kept = [each for each in images if each.image.relative_to(corpus).as_posix() in read]
   assert len(kept) == len(read)
-  want = {predicting.SCORES, predicting.ERRORS, predicting.MAPS, predicting.OVERLAYS}
+  want = {*predicting.WRITTEN}
   for record in kept:
     names = [f"maps/{record.id}.tiff", f"overlays/{record.id}.png"]
     size = decoding.original_size(record)
@@ -332,7 +332,9 @@ def test_prediction_writes_only_into_its_folder(case, tmp_path, monkeypatch):
   maps = {
     name for each in ids for name in (f"maps/{each}.tiff", f"overlays/{each}.png")
   }
-  assert new == {f"out/{name}" for name in {*maps, predicting.SCORES}}
+  assert new == {
+    f"out/{name}" for name in {*maps, predicting.SCORES, predicting.STARTED}
+  }
 
 
 @each(bad_scoring.OTHERS + bad_archives.CASES)

@@ -24,9 +24,10 @@ from PIL import ImageOps
 from nps_jax.data import decoding
 from nps_jax.data import listing
 from nps_jax.data import records
+from nps_jax.report import lines
 from nps_jax.runs import files
 
-OVERLAYS, SCORES = "overlays", "scores.csv"  # of a prediction's folder
+OVERLAYS, SCORES = "overlays", lines.NAME  # of a prediction's folder
 FAINT, FULL = 1.0, 3.0  # map values where the overlay begins and is strongest
 SIDE = 256  # pixels that the longer side of a picture has in a sheet
 GAP = 16  # pixels between the columns of a sheet and around them

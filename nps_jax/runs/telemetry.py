@@ -88,6 +88,12 @@ class Telemetry:
       ) from error
 
 
+def bar(images: int, what: str) -> tqdm.tqdm:
+  """A progress bar in images, with images/s and the time left; on terminals only."""
+  hidden = None if distributed.is_lead() else True
+  return tqdm.tqdm(total=images, desc=what, unit=" images", disable=hidden)
+
+
 def read(workdir: pathlib.Path) -> list[dict]:
   """The lines written so far; a half-written last line is passed over."""
   path = workdir / FILE
