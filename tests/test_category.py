@@ -63,8 +63,8 @@ def test_loco_subsets(tmp_path):
   data, scored = build(tmp_path, LOCO, "loco")
   got = category.measure(data, iter(scored))
   assert " ".join(got) == (
-    "category image_auroc image_auroc_95 au_spro au_pro region_by_kind pixel_auroc "
-    "pixel_ap n_test n_by_kind"
+    "category image_auroc image_auroc_95 au_spro au_pro region_by_kind "
+    "region_curves pixel_auroc pixel_ap n_test n_by_kind"
   )
   image, region = got["image_auroc"], got["au_spro"]
   assert list(image) == ["logical", "structural", "mean", "pooled", "by_kind"]
@@ -75,6 +75,9 @@ def test_loco_subsets(tmp_path):
     want = {str(k): v for k, v in spro.au_spro(group, category.LIMITS).items()}
     assert list(region[name]) == ["0.01", "0.05", "0.1", "0.3", "1.0"]
     assert region[name] == pytest.approx(want, abs=1e-14)
+    _, heights = spro.channel_curves(group, category.LIMITS, category.RATES)
+    curve = got["region_curves"][name]
+    assert curve == pytest.approx(heights.mean(axis=0).tolist(), abs=1e-14)
   assert image["mean"] == (image["logical"] + image["structural"]) / 2
   every = image_scores(scored, records.LOGICAL, records.STRUCTURAL)
   assert image["pooled"] == auroc.auroc(good, every)

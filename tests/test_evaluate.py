@@ -49,8 +49,8 @@ def test_results_have_the_agreed_form(run, results):
     "bottle",
   ]
   fields = (
-    "category image_auroc image_auroc_95 au_spro au_pro region_by_kind pixel_auroc "
-    "pixel_ap n_test n_by_kind verdict steps seconds"
+    "category image_auroc image_auroc_95 au_spro au_pro region_by_kind "
+    "region_curves pixel_auroc pixel_ap n_test n_by_kind verdict steps seconds"
   )
   for each in stored:
     assert list(each) == [*fields.split(), "config_hash"]

@@ -44,6 +44,15 @@ def slow_area(fpr, height, limit):
   return area / limit
 
 
+def slow_height(fpr, height, rate):
+  """The curve at a rate, the upper end of a jump, interpolated between thresholds."""
+  at = np.flatnonzero(fpr <= rate)[-1]
+  if fpr[at] == rate or at + 1 == len(fpr):
+    return height[at]
+  share = (rate - fpr[at]) / (fpr[at + 1] - fpr[at])
+  return height[at] + share * (height[at + 1] - height[at])
+
+
 def slow_auroc(images):
   fpr, _ = slow_curve(images)
   merged = [
@@ -99,6 +108,10 @@ def check(images, sizes=(2, 2)):
   got = spro.au_spro(groups, LIMITS)
   want = {limit: slow_area(fpr, height, limit) for limit in LIMITS}
   assert got == pytest.approx(want, abs=1e-12)
+  rates = [0.0, *LIMITS, fpr[len(fpr) // 2]]
+  _, heights = spro.channel_curves(groups, LIMITS, rates)
+  want = [slow_height(fpr, height, rate) for rate in rates]
+  assert heights.mean(axis=0) == pytest.approx(want, abs=1e-12)
   ranking = slow_auroc(images), slow_average_precision(images)
   assert spro.pixel_ranking(groups) == pytest.approx(ranking, abs=1e-12)
   return got

@@ -14,6 +14,7 @@ from nps_jax.metrics import spro
 
 LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)  # of AU-sPRO; the field quotes 0.05
 PRO_LIMITS = (0.3, 0.05)  # of AU-PRO; the field quotes 0.3
+RATES = tuple(step / 100 for step in range(31))  # false positives of the curves' points
 CONFIDENCE = (0.025, 0.975)  # percentiles of the bootstrap that bound an interval
 
 
@@ -42,6 +43,7 @@ def measure(
   the LOCO layout, else by test folder; an image with two defects counts for both, and
   a defect's region score is the mean over its own channels. LOCO has au_spro, MVTec AD
   has au_pro, and the plain layout image scores only: its masks are not read.
+  "region_curves" has sPRO by subset, or PRO, at the false positive rates RATES.
 
   Args:
     scored: each test record once, in any order, with its anomaly map [h w] at the
@@ -63,7 +65,7 @@ def measure(
   pixel_auroc = pixel_ap = None
   if _has_both(everything):
     pixel_auroc, pixel_ap = spro.pixel_ranking(everything)
-  au_spro, au_pro, regions = _region_areas(dataset.layout, images, groups, limits)
+  au_spro, au_pro, regions, curves = _regions(dataset.layout, images, groups, limits)
   kinds = figures["by_kind"]
   return {
     "category": dataset.category,
@@ -72,6 +74,7 @@ def measure(
     "au_spro": au_spro,
     "au_pro": au_pro,
     "region_by_kind": {kind: regions.get(kind) for kind in kinds},
+    "region_curves": curves,
     "pixel_auroc": pixel_auroc,
     "pixel_ap": pixel_ap,
     "n_test": len(images),
@@ -177,50 +180,54 @@ def _interval(figure: _Figure) -> list[float]:
   return np.quantile(figure.samples, CONFIDENCE).tolist()
 
 
-def _region_areas(
+def _regions(
   layout: str,
   images: Sequence[_Image],
   groups: Mapping[str, spro.Group],
   limits: Sequence[float] | None,
-) -> tuple[dict | None, dict | None, dict]:
-  """AU-sPRO, which LOCO alone has; AU-PRO, which it has not; and either by kind."""
+) -> tuple[dict | None, dict | None, dict, dict | None]:
+  """AU-sPRO, which LOCO alone has; AU-PRO, which it has not; by kind; the curves."""
   if layout == "loco":
-    au_spro, by_defect = _loco_regions(images, groups, limits or LIMITS)
-    return au_spro, None, by_defect
+    au_spro, by_defect, curves = _loco_regions(images, groups, limits or LIMITS)
+    return au_spro, None, by_defect, curves
   limits = limits or PRO_LIMITS
-  names, areas = _channels(images, groups, limits)
-  return None, _mean(areas, limits), _by_name(names, areas, limits)
+  names, areas, heights = _channels(images, groups, limits)
+  curves = {"pro": heights.mean(axis=0).tolist()} if names else None
+  return None, _mean(areas, limits), _by_name(names, areas, limits), curves
 
 
 def _loco_regions(
   images: Sequence[_Image], groups: Mapping[str, spro.Group], limits: Sequence[float]
-) -> tuple[dict, dict]:
-  """AU-sPRO of both subsets and their mean; and by defect."""
-  by_subset, names, areas = {}, [], []
+) -> tuple[dict, dict, dict | None]:
+  """AU-sPRO of both subsets and their mean; by defect; each subset's curve."""
+  by_subset, names, areas, curves = {}, [], [], {}
   for subset, kind in (
     ("logical", records.LOGICAL),
     ("structural", records.STRUCTURAL),
   ):
     parts = {records.GOOD: groups[records.GOOD], kind: groups[kind]}
-    subset_names, subset_areas = _channels(images, parts, limits)
+    subset_names, subset_areas, heights = _channels(images, parts, limits)
     by_subset[subset] = _mean(subset_areas, limits)
     names += subset_names
     areas.append(subset_areas)
+    if subset_names:
+      curves[subset] = heights.mean(axis=0).tolist()
   mean = None
   if by_subset["logical"] and by_subset["structural"]:
     mean = {
       limit: (area + by_subset["structural"][limit]) / 2
       for limit, area in by_subset["logical"].items()
     }
-  return by_subset | {"mean": mean}, _by_name(names, np.concatenate(areas), limits)
+  by_defect = _by_name(names, np.concatenate(areas), limits)
+  return by_subset | {"mean": mean}, by_defect, curves or None
 
 
 def _channels(
   images: Sequence[_Image], parts: Mapping[str, spro.Group], limits: Sequence[float]
-) -> tuple[list[str], Float[np.ndarray, "c m"]]:
-  """Each channel's name and areas; none where areas are undefined."""
+) -> tuple[list[str], Float[np.ndarray, "c m"], Float[np.ndarray, "c r"]]:
+  """Each channel's name, areas and curve; none where they are undefined."""
   if not _has_both(list(parts.values())):
-    return [], np.zeros((0, len(limits)))
+    return [], np.zeros((0, len(limits))), np.zeros((0, len(RATES)))
   names = [
     name
     for kind in parts
@@ -228,7 +235,7 @@ def _channels(
     if image.kind == kind
     for name in image.defects
   ]
-  return names, spro.channel_areas(list(parts.values()), limits)
+  return names, *spro.channel_curves(list(parts.values()), limits, RATES)
 
 
 def _mean(

@@ -5,10 +5,10 @@ ground truth) has sPRO = min(pixels detected / saturation, 1), and the curve is 
 over channels against the false positive rate of the subset's normal pixels (Bergmann et
 al., "Beyond Dents and Scratches", IJCV 2022). PRO is the case saturation = area.
 
-No curve is built. Only the `saturation` highest pixels of a channel ever raise it, each
-by 1 / saturation, along a ramp that starts at the false positives above its score and
-ends at those at or above it (linear interpolation between thresholds; without ties, a
-step). So the area is the mean over channels of the mean area under these ramps, and
+Only the `saturation` highest pixels of a channel ever raise its curve, each by 1 /
+saturation, along a ramp that starts at the false positives above its score and ends at
+those at or above it (linear interpolation between thresholds; without ties, a step). So
+the area is the mean over channels of the mean area under these ramps, and
 ranking the pixels among the sorted normal scores is all the work there is.
 """
 
@@ -136,12 +136,20 @@ def au_spro(groups: Sequence[Group], limits: Sequence[float]) -> dict[float, flo
 def channel_areas(
   groups: Sequence[Group], limits: Sequence[float]
 ) -> Float[np.ndarray, "c m"]:
-  """Each channel's area up to each limit, divided by the limit; 0..1.
+  """Each channel's area up to each limit, divided by the limit; as `channel_curves`."""
+  return channel_curves(groups, limits, ())[0]
+
+
+def channel_curves(
+  groups: Sequence[Group], limits: Sequence[float], rates: Sequence[float]
+) -> tuple[Float[np.ndarray, "c m"], Float[np.ndarray, "c r"]]:
+  """Each channel's normalised area up to each limit, and its sPRO at each rate; 0..1.
 
   Args:
     groups: together the subset, e.g. good and logical images. Channels come in their
       order, and within a group in the order that they were added.
     limits: largest false positive rates to integrate to, 0 < limit <= 1.
+    rates: false positive rates, 0..1. Where the curve jumps, its upper end counts.
 
   Raises:
     ValueError: a limit out of range; no channel or no normal pixel in the subset.
@@ -157,8 +165,9 @@ def channel_areas(
         f"{len(channels)} channels and {normal_count} normal pixels: sPRO needs some "
         "of both."
       )
-    measure = functools.partial(_areas, ranked=ranked, limits=limits)
-    return np.stack(list(pool.map(measure, channels)))
+    measure = functools.partial(_curve, ranked=ranked, limits=limits, rates=rates)
+    areas, heights = zip(*pool.map(measure, channels), strict=True)
+    return np.stack(areas), np.stack(heights)
 
 
 def pixel_ranking(groups: Sequence[Group]) -> tuple[float, float]:
@@ -193,15 +202,18 @@ def _count(arrays: Sequence[np.ndarray]) -> int:
   return sum(array.size for array in arrays)
 
 
-def _areas(
-  scores: Float[np.ndarray, " n"], ranked: Sequence[np.ndarray], limits: Sequence[float]
-) -> Float[np.ndarray, " m"]:
-  """One channel's normalised area up to each limit."""
+def _curve(
+  scores: Float[np.ndarray, " n"],
+  ranked: Sequence[np.ndarray],
+  limits: Sequence[float],
+  rates: Sequence[float],
+) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " r"]]:
+  """One channel's normalised area up to each limit, and its sPRO at each rate."""
   above, reached = _false_positives(scores, ranked)
   normal_count = _count(ranked)
-  return np.array(
-    [_ramp_area(above, reached, limit * normal_count) for limit in limits]
-  )
+  areas = [_ramp_area(above, reached, limit * normal_count) for limit in limits]
+  heights = [_ramp_height(above, reached, rate * normal_count) for rate in rates]
+  return np.array(areas), np.array(heights)
 
 
 def _misordered_and_precision(
@@ -242,3 +254,11 @@ def _ramp_area(
   low, high = np.minimum(start, limit), np.minimum(end, limit)
   sloped = np.square(high - low) / (2 * np.maximum(end - start, 1))
   return float(np.mean((sloped + limit - high) / limit))
+
+
+def _ramp_height(
+  start: Int[np.ndarray, " n"], end: Int[np.ndarray, " n"], at: float
+) -> float:
+  """Mean height of the same curves at one place."""
+  climbed = (at - start) / np.maximum(end - start, 1)
+  return float(np.mean(np.where(at >= end, 1, np.clip(climbed, 0, 1))))

@@ -23,6 +23,7 @@ COLUMNS = (  # title, path in a category's results
   ("pixel AUROC", ("pixel_auroc",)),
   ("pixel AP", ("pixel_ap",)),
 )
+APART = ("n_by_kind", "region_by_kind", "region_curves")  # of a result: not in its line
 LOCO = (  # the categories of the published results
   "breakfast_box",
   "juice_bottle",
@@ -135,7 +136,7 @@ def to_csv(results: Sequence[Mapping]) -> str:
   """
   rows = []
   for result in results:
-    whole = {key: part for key, part in result.items() if not key.endswith("by_kind")}
+    whole = {name: part for name, part in result.items() if name not in APART}
     rows.append({"category": result["category"], "kind": ""} | _flatten(whole))
     for kind, count in result["n_by_kind"].items():
       named = {"category": result["category"], "kind": kind, "n_test": count}
