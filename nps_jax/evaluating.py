@@ -1,34 +1,22 @@
-"""Measures a run on its test images, and says of each of them what was found."""
+"""Measures a run on its test images."""
 
 from collections.abc import Iterator, Sequence
-import pathlib
-from typing import NamedTuple
 
 from absl import logging
-from jaxtyping import Float
 import ml_collections
-import numpy as np
 
 from nps_jax import config as settings
 from nps_jax import inference
 from nps_jax import predicting
+from nps_jax import publishing
 from nps_jax import scoring
 from nps_jax import verdict
 from nps_jax.data import decoding
 from nps_jax.data import records
 from nps_jax.data import sources
-from nps_jax.metrics import category as measures
-from nps_jax.report import lines
-from nps_jax.report import table
-from nps_jax.runs import files
+from nps_jax.report import page
+from nps_jax.runs import provenance
 from nps_jax.runs import telemetry
-
-
-class Evaluation(NamedTuple):
-  """What was measured, and what it was measured from."""
-
-  results: list[dict]  # of each category, as `category.measure` has them
-  images: list[lines.Row]  # of each test image also its category and kind
 
 
 def evaluate(
@@ -36,10 +24,8 @@ def evaluate(
   *,
   root: str | None = None,
   category: str | None = None,
-  limits: Sequence[float] | None = None,
-  bootstrap: int = 0,
-  seed: int = 0,
-) -> Evaluation:
+  options: publishing.Options = publishing.Options(),  # noqa: B008 - never changes
+) -> list[page.Category]:
   """Each category's results on its test images, and what is said of each of these.
 
   Args:
@@ -51,49 +37,77 @@ def evaluate(
   """
   config = ml_collections.ConfigDict(run.about.config)
   config.data.root = root or config.data.root
-  known = run.about.categories
-  config.data.category = category or ",".join(known)
-  strange = set(config.data.category.split(",")) - set(known)
-  if strange:
-    raise ValueError(
-      f"{run.folder} knows {', '.join(known)}, not {', '.join(sorted(strange))}; name "
-      "some of these."
-    )
-  curve = telemetry.read(run.folder)
-  results, images = [], []
-  for data in sources.open_all(config.data, config.seed):
-    if not data.test:
-      logging.warning("%s has no test images: not evaluated.", data.category)
-      continue
-    rows: list[lines.Row] = []
-    scored = _scored(run, data, rows)
-    figures = measures.measure(data, scored, limits, bootstrap, seed)
-    seen = [(row["kind"] == records.GOOD, row["score"]) for row in rows]
-    images += rows
-    about = {
-      "verdict": tell_verdicts(data.category, seen),
-      "steps": run.step,
-      "seconds": curve[-1]["seconds"] if curve else None,
-      "config_hash": settings.fingerprint(run.about.config),
-    }
-    results.append(figures | about)
-  return Evaluation(results, images)
+  config.data.category = ",".join(choose(run, category))
+  measured = []
+  with provenance.timed(run.folder, "evaluate"):
+    for data in sources.open_all(config.data, config.seed):
+      if not data.test:
+        logging.warning("%s has no test images: not evaluated.", data.category)
+        continue
+      judged = _judged(run, data)
+      each = publishing.measure(data, judged, options, _facts(run, data), scaled=True)
+      measured.append(each._replace(result=each.result | _more(run, each)))
+  return measured
 
 
-def _scored(
-  run: inference.Run, data: records.Dataset, rows: list[lines.Row]
-) -> Iterator[tuple[records.Record, Float[np.ndarray, "h w"], float]]:
-  """The test records with their maps at the images' own sizes, and image scores.
+def choose(run: inference.Run, category: str | None) -> list[str]:
+  """The categories asked for, several with commas; None or "all": the run's.
 
-  Args:
-    rows: takes up each image's line of scores.csv.
+  Raises:
+    ValueError: the run does not know one of them.
   """
+  known = run.about.categories
+  names = list(known) if category in (None, "all") else category.split(",")
+  if strange := sorted(set(names) - set(known)):
+    raise ValueError(
+      f"{run.folder} knows {', '.join(known)}, not {', '.join(strange)}; name some of "
+      "these."
+    )
+  return names
+
+
+def _judged(run: inference.Run, data: records.Dataset) -> Iterator[publishing.Judged]:
+  """The test records with their maps at the images' own sizes, and their lines."""
   normal = run.calibrations[data.category].normal[scoring.SCORE]
   for scored in inference.scores(run, data.test, data.category):
     full = inference.at_size(scored.map, decoding.original_size(scored.record))
-    place = {"category": data.category, "kind": scored.record.kind}
-    rows.append(place | predicting.row(scored, full, normal, limit=1.0))
-    yield scored.record, full, scored.score
+    yield scored.record, full, predicting.row(scored, full, normal, limit=1.0)
+
+
+def _more(run: inference.Run, measured: page.Category) -> dict[str, object]:
+  """What a run's results have besides."""
+  curve = telemetry.read(run.folder)
+  seen = [(shot.good, shot.row["score"]) for shot in measured.shots]
+  return {
+    "verdict": tell_verdicts(measured.result["category"], seen),
+    "steps": run.step,
+    "seconds": curve[-1]["seconds"] if curve else None,
+    "config_hash": settings.fingerprint(run.about.config),
+  }
+
+
+def _facts(run: inference.Run, data: records.Dataset) -> dict[str, str]:
+  """What was trained on what, in words."""
+  made, about = provenance.read(run.folder), run.about
+  config = settings.fingerprint(about.config)
+  package = made.get("calibrate", {})
+  calibration = run.calibrations[data.category]
+  limit = verdict.threshold(calibration.normal[scoring.SCORE], verdict.RATE)
+  bounds = f"{limit.low:.2f} and {limit.high:.2f}"
+  spent = [f"{part} {made[part]['seconds']:.0f} s" for part in made]
+  weights = calibration.map_weights.items()
+  return {
+    "Run": str(run.folder.resolve()),
+    "Package": f"nps_jax {package['version']}, commit {package['commit']}"
+    if package
+    else "unknown",
+    "Settings": f"config {config}, seed {about.config.seed}",
+    "Encoder": ", ".join(f"{name} {value}" for name, value in about.encoder.items()),
+    "Normal images": f"{len(data.train)} to train on, {len(data.validation)} held out",
+    "Trained": f"{run.step} steps; " + (", ".join(spent) or "untimed"),
+    "Weights in the map": ", ".join(f"{name} {value:.2f}" for name, value in weights),
+    "Threshold": f"1, certain (90 %) to be between {bounds}",
+  }
 
 
 def tell_verdicts(
@@ -125,24 +139,3 @@ def tell_verdicts(
     "misses": misses,
     "anomalous": len(seen) - good,
   }
-
-
-def publish(evaluation: Evaluation, path: pathlib.Path) -> None:
-  """Writes the results at `path`, and beside them the images' scores; prints them."""
-  lines.write(scores_path(path), evaluation.images)
-  table.publish(evaluation.results, path)
-
-
-def scores_path(path: pathlib.Path) -> pathlib.Path:
-  """Where the images' scores lie: scores.csv in a run, else NAME_scores.csv."""
-  own = path.name == files.RESULTS
-  return path.with_name(lines.NAME if own else f"{path.stem}_scores.csv")
-
-
-def check_absent(path: pathlib.Path) -> None:
-  """Makes sure that `publish` would replace nothing.
-
-  Raises:
-    ValueError: some of its files exist; names them.
-  """
-  table.check_absent(path, scores_path(path))

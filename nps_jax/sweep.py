@@ -7,8 +7,8 @@ Trains what is missing, one run after the other, in DIR/<variant>/<category>/see
 by `python -m nps_jax.train`; what is done stays. A run that differs from one that is
 done only in config.SCORED takes that one's training over, unless it has begun its own.
 --rivals adds two simple detectors on the same features, those of nps_jax.study.rivals.
-sweep.json, .csv and .md are written anew after each run. Ctrl-C, SIGTERM or SIGHUP
-stops the current run at a checkpoint; the same command goes on from there.
+sweep.json, .csv, .md and .html are written anew after each run. Ctrl-C, SIGTERM or
+SIGHUP stops the current run at a checkpoint; the same command goes on from there.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     raise SystemExit(f"Error: {error}") from error
   path = sweep.out / runner.TABLE
   print(path.with_suffix(".md").read_text(encoding="utf-8"))
-  print(f"Written: {path}, and beside it .csv and .md")
+  print(f"Written: {path}, and beside it .csv and .md; to look at: .html")
   if failures:
     causes = [f"{name}: {cause}" for name, cause in failures.items()]
     raise SystemExit("\n".join([f"Error: {len(failures)} runs failed.", *causes]))

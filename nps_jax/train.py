@@ -17,6 +17,7 @@ from nps_jax import console
 from nps_jax import distributed
 from nps_jax import evaluating
 from nps_jax import inference
+from nps_jax import publishing
 from nps_jax import trainer
 from nps_jax.drawn import synthetic
 from nps_jax.report import table
@@ -65,9 +66,9 @@ def finish(run: inference.Run) -> None:
     if distributed.is_lead():
       table.show(path)
     return
-  evaluation = evaluating.evaluate(run)
+  measured = evaluating.evaluate(run)
   if distributed.is_lead():
-    evaluating.publish(evaluation, path)
+    publishing.publish(measured, path)
 
 
 def draw(config, root: pathlib.Path) -> pathlib.Path:

@@ -4,15 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 import functools
 import itertools
 import math
-import operator
 import pathlib
 from typing import Any
 
 from absl import logging
-from flax import struct
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float32, Int
+from jaxtyping import Array, Float32
 import ml_collections
 import numpy as np
 import optax
@@ -23,6 +20,7 @@ from nps_jax import detector
 from nps_jax import distributed
 from nps_jax import inference
 from nps_jax import lessons
+from nps_jax import updates
 from nps_jax.data import checking
 from nps_jax.data import pipeline
 from nps_jax.data import records
@@ -34,19 +32,10 @@ from nps_jax.runs import checkpoints
 from nps_jax.runs import description
 from nps_jax.runs import integrity
 from nps_jax.runs import interruption
+from nps_jax.runs import provenance
 from nps_jax.runs import telemetry
 
 Tree = Any
-
-
-@struct.dataclass
-class State:
-  """What training changes; `opt` holds one optimiser state for each module."""
-
-  step: Int[Array, ""]
-  params: Tree
-  codes: Tree
-  opt: Tree
 
 
 def fit(
@@ -95,21 +84,22 @@ def fit(
   checkpoints.write_frozen(workdir, {"encoder": loaded.params, **constants})
 
   model = detector.Detector(config, names, loaded.deepest, vectors)
-  optimizer = make_optimizer(config.train)
-  state = distributed.put_replicated(mesh, create_state(model, optimizer))
+  optimizer = updates.make_optimizer(config.train)
+  state = distributed.put_replicated(mesh, updates.create_state(model, optimizer))
   copier = functools.cache(lessons.copies)  # the modules' edits are the statistics' too
   frozen = distributed.put_replicated(mesh, loaded.params)
   keeper = checkpoints.Checkpoints(workdir, config.checkpoint.keep)
   try:
     state = restore(keeper, state)
-    with interruption.Watch() as watch:
+    with provenance.timed(workdir, "train"), interruption.Watch() as watch:
       taught = functools.partial(lessons.prepare, config, datasets, copier)
       train(model, optimizer, mesh, frozen, state, taught, keeper, workdir, watch)
   finally:
     keeper.close()
 
   run = inference.open_run(workdir, calibrated=False)
-  return calibrating.calibrate(run, datasets, source, copier)
+  with provenance.timed(workdir, "calibrate"):
+    return calibrating.calibrate(run, datasets, source, copier)
 
 
 def open_trained(
@@ -144,32 +134,14 @@ def contexts(
   return vectors, {} if vectors is None else {"context": {"vectors": vectors}}
 
 
-def make_optimizer(
-  config: ml_collections.FrozenConfigDict,
-) -> optax.GradientTransformation:
-  """Adam with decoupled weight decay; the rate falls to a tenth late in training."""
-  drop = max(1, round(config.decay_at * config.steps))
-  rate = optax.piecewise_constant_schedule(config.learning_rate, {drop: 0.1})
-  return optax.adamw(rate, weight_decay=config.weight_decay)
-
-
-def create_state(
-  model: detector.Detector, optimizer: optax.GradientTransformation
-) -> State:
-  """The state before the first step, from the config's seed."""
-  params, codes = jax.jit(model.init)(jax.random.key(model.config.seed))
-  opt = {name: optimizer.init(params[name]) for name in params}
-  return State(jnp.int32(0), params, codes, opt)
-
-
-def restore(keeper: checkpoints.Checkpoints, state: State) -> State:
+def restore(keeper: checkpoints.Checkpoints, state: updates.State) -> updates.State:
   """The newest readable checkpoint's state, else the same state."""
   restored = keeper.restore(_items(state))
   if restored is None:
     return state
   step, items = restored
   logging.info("Going on from step %d.", step)
-  return State(**items["variables"], opt=items["opt"])
+  return updates.State(**items["variables"], opt=items["opt"])
 
 
 def train(
@@ -177,12 +149,12 @@ def train(
   optimizer: optax.GradientTransformation,
   mesh: jax.sharding.Mesh,
   frozen: Tree,
-  state: State,
+  state: updates.State,
   prepare: Callable[[], lessons.Lessons],
   keeper: checkpoints.Checkpoints,
   workdir: pathlib.Path,
   watch: interruption.Watch,
-) -> State:
+) -> updates.State:
   """Runs the remaining steps on what `prepare` makes; saves the last one always.
 
   Stops early, with a checkpoint, when a signal asks for it.
@@ -207,9 +179,9 @@ def train(
     for images in (taught.seen, taught.normal)
   ]
   by_row, replicated = distributed.by_row(mesh), distributed.replicated(mesh)
-  cache = cached_features(model, mesh, frozen, taught.seen)
+  cache = updates.cached_features(model, mesh, frozen, taught.seen)
   update = jax.jit(
-    make_step(model, optimizer, cached=cache is not None),
+    updates.make_step(model, optimizer, cached=cache is not None),
     in_shardings=(replicated, replicated, by_row, by_row),
     out_shardings=(replicated, replicated),
     donate_argnums=0,
@@ -244,80 +216,6 @@ def train(
   return state
 
 
-def cached_features(
-  model: detector.Detector,
-  mesh: jax.sharding.Mesh,
-  frozen: Tree,
-  images: Sequence[records.Record],
-) -> detector.Levels | None:
-  """The encoder's features of all images on every device, where they fit.
-
-  Each image is the same in every epoch, so the frozen encoder need see it only once.
-  None if they would take more than config.train.feature_cache GiB.
-  """
-  config = model.config
-  forward = jax.jit(model.features)
-  batch_size = distributed.round_up(config.train.batch_size)
-  blank = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.uint8)
-  leaves = jax.tree.leaves(jax.eval_shape(model.features, frozen, blank))
-  bytes_each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
-  need = len(images) * bytes_each
-  if need > config.train.feature_cache * 2**30:
-    return None
-  parts = []
-  for batch in pipeline.eval_batches(
-    images,
-    [0] * len(images),
-    batch_size=batch_size,
-    size=config.image_size,
-    threads=config.data.threads,
-    shard_index=distributed.host_index(),
-    shard_count=distributed.host_count(),
-  ):
-    rows = distributed.put_rows(mesh, batch)
-    index, feats = distributed.gather((rows.index, forward(frozen, rows.image)))
-    parts.append(jax.tree.map(operator.itemgetter(index >= 0), feats))
-  joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-  return distributed.put_replicated(mesh, joined)
-
-
-def make_step(
-  model: detector.Detector, optimizer: optax.GradientTransformation, *, cached: bool
-):
-  """The pure function (state, source, seen, normal) -> (state, loss terms by name).
-
-  The source is the encoder's parameters or, if `cached`, its features of all images.
-  """
-
-  def features(source: Tree, batch: records.Batch) -> detector.Levels:
-    if cached:
-      return {level: rows[batch.index] for level, rows in source.items()}
-    return model.features(source, batch.image)
-
-  def update(state: State, source: Tree, seen: records.Batch, normal: records.Batch):
-    feats, wanted = features(source, seen), features(source, normal)
-    key = jax.random.fold_in(jax.random.key(model.config.seed), state.step)
-    by_image = model.config.context.source == "image"
-    row = normal.index if by_image else normal.context
-
-    def objective(params):
-      return model.objective(params, state.codes, feats, wanted, row, seen.valid, key)
-
-    (loss, (codes, terms)), grads = jax.value_and_grad(objective, has_aux=True)(
-      state.params
-    )
-    params, opt = {}, {}
-    for name in state.params:
-      updates, opt[name] = optimizer.update(
-        grads[name], state.opt[name], state.params[name]
-      )
-      params[name] = optax.apply_updates(state.params[name], updates)
-    state = State(state.step + 1, params, codes, opt)
-    return state, {"loss": loss, **terms}
-
-  return update
-
-
 def should_stop(watch: interruption.Watch, step: int, every: int) -> bool:
   """Whether to stop after this step; several hosts agree at each `every` steps."""
   if distributed.host_count() == 1:
@@ -343,7 +241,7 @@ def finite(step: int, terms: Mapping[str, Array]) -> dict[str, float]:
   return values
 
 
-def _items(state: State) -> dict[str, Tree]:
+def _items(state: updates.State) -> dict[str, Tree]:
   """What a checkpoint holds: using a run needs only the first."""
   variables = {"step": state.step, "params": state.params, "codes": state.codes}
   return {"variables": variables, "opt": state.opt}

@@ -195,7 +195,7 @@ def test_training_finds_the_same_faults_in_the_same_files(corpus, tmp_path):
   seen = {name for name, sees in want.items() if sees != bad_files.UNSEEN}
   assert {each.image.name for each in datasets[0].train} == seen
   with locked():
-    bad = checking.problems(datasets[0].train, {"nuts": datasets[0].defects})
+    bad = checking.examine(datasets[0].train, {"nuts": datasets[0].defects})[0]
   refused = {name: sees for name, sees in want.items() if sees and name in seen}
   assert len(bad) == len(refused) > decoding.LISTED
   for name, sees in refused.items():

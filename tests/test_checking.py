@@ -96,10 +96,10 @@ def test_every_bad_file_is_told_in_order_each_mask_by_itself(tmp_path):
   ):
     assert reason in line
   parts = [
-    checking.problems(
+    checking.examine(
       checking.all_records([data, other])[at::2],
       {"nuts": data.defects, "bolts": other.defects},
-    )
+    )[0]
     for at in range(2)
   ]
   assert sorted(parts[0] + parts[1]) == sorted(found[1:])  # as hosts may share them
@@ -150,3 +150,27 @@ def test_the_fingerprint_tells_ids_and_content_but_not_the_place(tmp_path):
   assert checking.fingerprint([moved._replace(train=(renamed, moved.train[1]))]) != want
   save(tmp_path / "two" / "1.png", 98)
   assert checking.fingerprint([moved]) != want
+
+
+def test_normal_images_of_one_colour_are_named_and_others_pass(tmp_path, caplog):
+  """Not those of the test split: that one is a finding."""
+  data = dataset(tmp_path)
+  checking.check([data])
+  assert "one colour" not in caplog.text
+  for at in (1, 3, 4):
+    Image.new("RGB", (9, 6), (7, 8, 9)).save(tmp_path / f"{at}.png")
+  checking.check([data])
+  assert "2 normal images are of one colour all over" in caplog.text
+  named = [f"{at}.png" in caplog.text for at in range(6)]
+  assert named == [False, True, False, True, False, False]
+
+
+def test_copies_among_the_normal_images_are_told(tmp_path, caplog):
+  data = dataset(tmp_path)
+  checking.fingerprint([data])
+  assert "Of 4 normal images 3 are copies of others" in caplog.text
+  caplog.clear()
+  for at in range(4):
+    save(tmp_path / f"{at}.png", 50 + at)
+  checking.fingerprint([data])
+  assert "copies" not in caplog.text

@@ -21,6 +21,7 @@ from nps_jax import evaluating
 from nps_jax import inference
 from nps_jax import predict
 from nps_jax import predicting
+from nps_jax import publishing
 from nps_jax.data import folder
 from nps_jax.metrics import auroc
 from nps_jax.report import table
@@ -37,9 +38,9 @@ def run(run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(run):
-  found = evaluating.evaluate(run)
-  evaluating.publish(found, run.folder / files.RESULTS)
-  return found.results
+  measured = evaluating.evaluate(run)
+  publishing.publish(measured, run.folder / files.RESULTS)
+  return [each.result for each in measured]
 
 
 def test_results_have_the_agreed_form(run, results):
@@ -97,7 +98,7 @@ def test_each_test_image_has_its_line_beside_the_results(run, root, results):
     alarms = sum(r["verdict"] == "anomalous" for r in own if r["kind"] == "good")
     assert result["verdict"]["false_alarms"] == alarms == (good > 1).sum()
     assert result["verdict"]["misses"] == (bad <= 1).sum()
-  other = evaluating.scores_path(run.folder / "mine.json")
+  other = publishing.scores_path(run.folder / "mine.json")
   assert other == run.folder / "mine_scores.csv"
 
 
@@ -121,7 +122,7 @@ def test_a_moved_data_set_is_found_by_its_root(run, root, results, tmp_path):
   opened = inference.open_run(run.folder)
   moved = str(tmp_path / "moved")
   again = evaluating.evaluate(opened, root=moved, category="tray")
-  assert again.results == results[:1]
+  assert [each.result for each in again] == results[:1]
   with pytest.raises(FileNotFoundError, match="does not exist"):
     evaluating.evaluate(opened, root=str(tmp_path / "lost"))
   with pytest.raises(ValueError, match=r"knows tray, bottle, not bag; name some of th"):
@@ -136,10 +137,11 @@ def test_a_run_s_results_are_replaced_only_on_demand(run, results, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(inference, "open_run", refuse)
     with pytest.raises(
-      SystemExit, match=r"\.json, .*/scores\.csv would be replaced\. Gi"
+      SystemExit, match=r"\.json, .*/scores\.csv, .*/report\.html would be replaced"
     ):
       evaluate.main([f"--run={run.folder}"])
-  only = evaluating.Evaluation(results[:1], [])
+  opened = inference.open_run(run.folder)
+  only = evaluating.evaluate(opened, category="tray")
   monkeypatch.setattr(evaluating, "evaluate", lambda *_, **__: only)
   evaluate.main([f"--run={run.folder}", "--overwrite"])
   assert json.loads((run.folder / "results.json").read_text()) == results[:1]

@@ -1,5 +1,6 @@
 """Maps of any method: where they are looked for, what is refused, and their figures."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -8,17 +9,22 @@ import sys
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
+import ml_collections
 import numpy as np
 from PIL import Image
 import pytest
+import runs
 import tifffile
 
+from nps_jax import detector
 from nps_jax import evaluate
 from nps_jax import evaluating
 from nps_jax import inference
+from nps_jax import publishing
 from nps_jax.data import folder
 from nps_jax.data import maps
 from nps_jax.metrics import category
+from nps_jax.runs import description
 
 SIZE = (12, 16)
 DEFECTS = [
@@ -76,7 +82,14 @@ def change(base, function):
 
 def figures(base):
   data = folder.open_test_split(base / "data", "nuts")
-  return category.measure(data, maps.scored(base / "maps", data), bootstrap=20)
+  return category.measure(data, scored(base / "maps", data), bootstrap=20)
+
+
+def scored(folder, data):
+  """What `measure` asks for."""
+  return [
+    (record, values, row["score"]) for record, values, row in maps.judged(folder, data)
+  ]
 
 
 def assert_close(found, wanted):
@@ -144,7 +157,7 @@ def test_a_mask_may_be_split_over_files_where_regions_are_the_channels(
     whole.append(record._replace(masks=paths))
   one = data._replace(test=tuple(whole))
   found, wanted = (
-    category.measure(each, maps.scored(base / "maps", each)) for each in (data, one)
+    category.measure(each, scored(base / "maps", each)) for each in (data, one)
   )
   assert wanted["au_pro"]["0.3"] > 0
   assert_close(found, wanted)
@@ -176,12 +189,12 @@ def test_maps_of_any_real_type_are_read(tmp_path, dtype):
 
 def test_scores_are_the_maxima_in_the_records_order(tmp_path):
   data = folder.open_test_split(build(tmp_path) / "data", "nuts")
-  rows = list(maps.scored(tmp_path / "maps", data))
+  rows = list(maps.judged(tmp_path / "maps", data))
   assert [record for record, _, _ in rows] == list(data.test)
-  for record, values, score in rows:
+  for record, values, row in rows:
     path = tmp_path / "maps" / f"{record.id}.tiff"
     np.testing.assert_array_equal(values, tifffile.imread(path))
-    assert score == float(values.max())
+    assert row["score"] == row["map_max"] == float(values.max())
 
 
 def test_a_category_may_be_given_as_the_root_and_needs_no_training_images(tmp_path):
@@ -191,7 +204,8 @@ def test_a_category_may_be_given_as_the_root_and_needs_no_training_images(tmp_pa
   assert [each["category"] for each in stored] == ["nuts"]
   assert list(stored[0]["au_spro"]["mean"]) == ["0.05", "0.2"]
   names = sorted(path.name for path in (tmp_path / "out").iterdir())
-  assert names == ["results.csv", "results.json", "results.md"]
+  results = ["results.csv", "results.json", "results.md"]
+  assert names == ["report.html", *results, "scores.csv"]
   evaluate.main(
     [
       *(f"--maps={tmp_path / 'maps'}", f"--dataset={tmp_path / 'data' / 'nuts'}"),
@@ -290,6 +304,7 @@ def test_wrong_ground_truth_is_refused_by_name(tmp_path):
     (["--maps=."], "--maps needs --dataset=ROOT, the images, and --out=FILE.json"),
     (["--maps=lost", "--dataset=.", "--out=a.json"], "--maps=lost is not a folder"),
     (["--maps=.", "--dataset=.", "--out=a.txt"], "--out=a.txt must end in .json"),
+    (["--run=x", "--scores=a.csv"], "--scores goes with --maps; a run has scores of"),
     (["--run=x", "--limits=0.05,2"], "expected numbers above 0 and at most 1"),
     (["--run=x", "--limits=few"], "expected numbers above 0 and at most 1"),
     (["--run=x", "--bootstrap=-1"], "--bootstrap=-1 must be 0 or more"),
@@ -303,14 +318,17 @@ def test_flags_that_do_not_fit_are_answered(flags, message, capsys):
 
 def test_a_run_s_flags_reach_its_evaluation(monkeypatch, tmp_path):
   asked = []
-  monkeypatch.setattr(inference, "open_run", lambda folder: folder)
-  nothing = evaluating.Evaluation([], [])
+  config = ml_collections.FrozenConfigDict(runs.config(tmp_path))
+  about = description.Description(config, ("a", "b", "c"), 4, {})
+  model = detector.Detector(config, about.categories, about.deepest, None)
+  run = inference.Run(tmp_path, 0, about, model, {}, {}, {})
+  monkeypatch.setattr(inference, "open_run", lambda folder: run)
   monkeypatch.setattr(
-    evaluating, "evaluate", lambda run, **given: asked.append(given) or nothing
+    evaluating, "evaluate", lambda run, **given: asked.append(given) or []
   )
-  monkeypatch.setattr(evaluating, "publish", lambda *given: None)
-  given = {"root": None, "limits": None, "bootstrap": 7, "seed": 3}
-  for names, wanted in (("all", None), ("a,b", "a,b")):
+  monkeypatch.setattr(publishing, "publish", lambda *given: None)
+  given = {"root": None, "options": publishing.Options(None, 7, 3)}
+  for names, wanted in (("all", "a,b,c"), ("a,b", "a,b")):
     flags = ["--run=x", "--bootstrap=7", "--seed=3", f"--category={names}"]
     evaluate.of_run(evaluate.parse(flags), tmp_path / "results.json")
     assert asked.pop() == given | {"category": wanted}
@@ -325,3 +343,49 @@ def test_maps_are_evaluated_without_jax(tmp_path):
   flags = [f"--maps={tmp_path / 'maps'}", f"--dataset={tmp_path / 'data'}"]
   flags.append(f"--out={tmp_path / 'out.json'}")
   subprocess.run([sys.executable, "-c", script, *flags], check=True)
+
+
+def test_scores_of_one_s_own_take_the_place_of_maxima(tmp_path):
+  data = folder.open_test_split(build(tmp_path) / "data", "nuts")
+  kinds = {record.id: record.kind for record in data.test}
+  path = tmp_path / "mine.csv"
+  rows = [
+    f"{name},{at + 10 * (kind != 'good')}"
+    for at, (name, kind) in enumerate(kinds.items())
+  ]
+  path.write_text("\n".join(["id,score", *rows]))
+  flags = [f"--maps={tmp_path / 'maps'}", f"--dataset={tmp_path / 'data'}"]
+  out = tmp_path / "out.json"
+  evaluate.main([*flags, f"--out={out}", f"--scores={path}"])
+  (result,) = json.loads(out.read_text())
+  assert result["image_auroc"]["pooled"] == 1
+  with (tmp_path / "out_scores.csv").open() as file:
+    found = list(csv.DictReader(file))
+  assert [f"{row['id']},{float(row['score']):.0f}" for row in found] == rows
+  assert [row["kind"] for row in found] == list(kinds.values())
+  for row in found:
+    values = tifffile.imread(tmp_path / "maps" / f"{row['id']}.tiff")
+    assert float(row["map_max"]) == float(values.max())
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    (b"", "needs the columns id and score, .*it has no line"),
+    (b"id,value\na,1\n", "needs the columns id and score, .*it has id, value"),
+    (b"id,score\na,high\n", "a has 'high'; expected one finite number"),
+    (b"id,score\na\n", "a has None; expected one finite number"),
+    (b"id,score\na,1\na,2\n", "a is there twice; expected one finite number"),
+    (b"id,score\na,inf\n", "a has 'inf'; expected one finite number"),
+    (b"id,score\na,1\n", "lacks 5 of 5 test images: nuts/test/.*It has a"),
+    (b"\xff\xfe\x00", "cannot be read: "),
+  ],
+)
+def test_scores_that_do_not_fit_are_answered(tmp_path, text, message):
+  build(tmp_path)
+  path = tmp_path / "mine.csv"
+  path.write_bytes(text)
+  flags = [f"--maps={tmp_path / 'maps'}", f"--dataset={tmp_path / 'data'}"]
+  with pytest.raises(SystemExit, match=rf"Error: --scores=.*mine\.csv:? {message}"):
+    evaluate.main([*flags, f"--out={tmp_path / 'out.json'}", f"--scores={path}"])
+  assert not (tmp_path / "out.json").exists()

@@ -2,6 +2,8 @@
 
 import pathlib
 
+import pytest
+
 from nps_jax.runs import provenance
 
 
@@ -17,3 +19,21 @@ def test_the_state_is_known_only_of_this_package_s_own_repository(monkeypatch):
   monkeypatch.undo()
   monkeypatch.setenv("PATH", "")
   assert provenance.package()["commit"] is None
+
+
+def test_a_part_s_seconds_add_up_also_if_it_is_broken_off(tmp_path, monkeypatch):
+  clock = iter([10.0, 12.5, 20.0, 21.0, 30.0, 34.0])
+  monkeypatch.setattr(provenance.time, "perf_counter", lambda: next(clock))
+  monkeypatch.setattr(provenance, "package", lambda: {"version": "1", "commit": "c"})
+  with pytest.raises(KeyboardInterrupt), provenance.timed(tmp_path, "train"):
+    raise KeyboardInterrupt
+  with provenance.timed(tmp_path, "train"):
+    pass
+  with provenance.timed(tmp_path, "calibrate"):
+    pass
+  made = {"version": "1", "commit": "c"}
+  assert provenance.read(tmp_path) == {
+    "train": {"seconds": 3.5, **made},
+    "calibrate": {"seconds": 4.0, **made},
+  }
+  assert provenance.read(tmp_path / "elsewhere") == {}

@@ -22,6 +22,7 @@ from nps_jax import detector
 from nps_jax import distributed
 from nps_jax import lessons
 from nps_jax import trainer
+from nps_jax import updates
 from nps_jax.data import folder
 from nps_jax.data import pipeline
 from nps_jax.data import records
@@ -67,8 +68,8 @@ def trained(parts, workdir, count, start=None):
   """The loss curve of a training on so many devices, from a start if there is one."""
   datasets, model, params = parts
   mesh = Mesh(jax.devices()[:count], ("data",), axis_types=(AxisType.Auto,))
-  optimizer = trainer.make_optimizer(model.config.train)
-  state = distributed.put_replicated(mesh, trainer.create_state(model, optimizer))
+  optimizer = updates.make_optimizer(model.config.train)
+  state = distributed.put_replicated(mesh, updates.create_state(model, optimizer))
   frozen = distributed.put_replicated(mesh, params)
   keeper = checkpoints.Checkpoints(start or workdir, 3)
   state = trainer.restore(keeper, state)
@@ -111,18 +112,18 @@ def test_one_two_four_and_eight_devices_have_one_loss_curve(parts, eight, tmp_pa
 def test_each_gradient_is_exchanged_once_and_codes_read_one_gathering(parts):
   """The compiled step's text, with the features of the encoder at hand."""
   _, model, _ = parts
-  mesh, optimizer = distributed.mesh(8), trainer.make_optimizer(model.config.train)
+  mesh, optimizer = distributed.mesh(8), updates.make_optimizer(model.config.train)
   rows, whole = distributed.by_row(mesh), distributed.replicated(mesh)
-  state = trainer.create_state(model, optimizer)
+  state = updates.create_state(model, optimizer)
   cache = {3: np.zeros((24, 8, 8, 128), np.float32)}
   batch = records.Batch(
     *(np.zeros((8, 64, 64, 3), np.uint8), np.zeros(8, np.int32)),
     *(np.ones(8, np.float32), np.arange(8, dtype=np.int32)),
   )
-  update = trainer.make_step(model, optimizer, cached=True)
+  update = updates.make_step(model, optimizer, cached=True)
 
   def step(held, source, seen, normal):
-    state, terms = update(trainer.State(**held), source, seen, normal)
+    state, terms = update(updates.State(**held), source, seen, normal)
     return vars(state), terms
 
   compiled = jax.jit(step, in_shardings=(whole, whole, rows, rows), out_shardings=whole)

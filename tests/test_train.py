@@ -88,6 +88,6 @@ def test_a_run_without_results_is_evaluated(door, tmp_path):
   written = []
   door.setattr(train.trainer, "fit", lambda config, workdir, trained: run)
   door.setattr(train.evaluating, "evaluate", lambda given: [given])
-  door.setattr(train.evaluating, "publish", lambda *given: written.append(given))
+  door.setattr(train.publishing, "publish", lambda *given: written.append(given))
   train.main(["train"])
   assert written == [([run], tmp_path / files.RESULTS)]

@@ -15,6 +15,7 @@ from nps_jax import calibrating
 from nps_jax import inference
 from nps_jax import lessons
 from nps_jax import trainer
+from nps_jax import updates
 from nps_jax.runs import checkpoints
 from nps_jax.runs import telemetry
 
@@ -228,7 +229,7 @@ def test_the_rate_falls_to_a_tenth_late(root):
   config = runs.config(root, train__weight_decay=0.0, train__steps=10)
   config.train.decay_at, config.train.learning_rate = 0.8, 0.5
   frozen = ml_collections.FrozenConfigDict(config)
-  optimizer = trainer.make_optimizer(frozen.train)
+  optimizer = updates.make_optimizer(frozen.train)
   params = jnp.zeros(2)
   state, moves = optimizer.init(params), []
   for _ in range(10):

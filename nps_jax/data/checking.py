@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from concurrent import futures
 import hashlib
 
+from absl import logging
+
 from nps_jax import distributed
 from nps_jax.data import decoding
 from nps_jax.data import encoded
+from nps_jax.data import listing
 from nps_jax.data import masks
 from nps_jax.data import records
 
@@ -26,8 +29,15 @@ def check(datasets: Sequence[records.Dataset]) -> None:
   images = all_records(datasets)
   share = images[distributed.host_index() :: distributed.host_count()]
   defects = {data.category: data.defects for data in datasets}
-  if bad := distributed.gather_texts(problems(share, defects)):
+  bad, plain = map(distributed.gather_texts, examine(share, defects))
+  if bad:
     raise ValueError(complaint(bad, images))
+  if plain:
+    logging.warning(
+      "%d normal images are of one colour all over, and show no product: %s. Remove "
+      "them, if the camera failed.",
+      *(len(plain), listing.some(plain)),
+    )
 
 
 def fingerprint(datasets: Sequence[records.Dataset]) -> str:
@@ -44,6 +54,13 @@ def fingerprint(datasets: Sequence[records.Dataset]) -> str:
 
   with futures.ThreadPoolExecutor(decoding.CHECK_THREADS) as pool:
     lines = distributed.gather_texts(list(pool.map(line, share)))
+  distinct = len({text.rpartition(" ")[2] for text in lines})
+  if distinct < len(lines):
+    logging.warning(
+      "Of %d normal images %d are copies of others. What they say of the spread of "
+      "normal scores, and so the threshold, counts too much: remove them.",
+      *(len(lines), len(lines) - distinct),
+    )
   return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
@@ -68,10 +85,13 @@ def all_records(datasets: Sequence[records.Dataset]) -> tuple[records.Record, ..
   )
 
 
-def problems(
+def examine(
   images: Sequence[records.Record], defects: Mapping[str, Sequence[records.Defect]]
-) -> list[str]:
-  """What is wrong with the images and their masks: a text for each bad file, in order.
+) -> tuple[list[str], list[str]]:
+  """What is wrong with the images and their masks, and which normal images are plain.
+
+  A text for each bad file, and the name of each image to learn from that has one colour
+  all over, both in order.
 
   Every pixel is decoded, for a file that was cut short has a fine header. A mask is
   read as the evaluation does, against its image's size.
@@ -81,19 +101,26 @@ def problems(
   """
 
   with futures.ThreadPoolExecutor(decoding.CHECK_THREADS) as pool:
-    by_record = pool.map(
-      lambda record: _problems_of(record, defects[record.category]), images
+    by_record = list(
+      pool.map(lambda record: _examine(record, defects[record.category]), images)
     )
-    return [problem for texts in by_record for problem in texts]
+  bad = [problem for texts, _ in by_record for problem in texts]
+  plain = [
+    encoded.name(record.image, record.id)
+    for record, (_, is_plain) in zip(images, by_record, strict=True)
+    if is_plain and record.split != "test"
+  ]
+  return bad, plain
 
 
-def _problems_of(
+def _examine(
   record: records.Record, defects: Sequence[records.Defect]
-) -> list[str]:
-  """What is wrong with one image and each of its masks."""
-  texts = []
+) -> tuple[list[str], bool]:
+  """What is wrong with one image and each of its masks; whether it is of one colour."""
+  texts, is_plain = [], False
   try:
-    decoding.decode(record)
+    pixels = decoding.decode(record)
+    is_plain = bool((pixels == pixels[0, 0]).all())
   except ValueError as error:
     texts.append(str(error))
   for at, mask in enumerate(record.masks):
@@ -101,7 +128,7 @@ def _problems_of(
       masks.check(mask, masks.name_of(record, at), defects, _size(record, mask))
     except ValueError as error:
       texts.append(str(error))
-  return texts
+  return texts, is_plain
 
 
 def _size(record: records.Record, mask: encoded.Encoded) -> tuple[int, int]:
@@ -113,7 +140,7 @@ def _size(record: records.Record, mask: encoded.Encoded) -> tuple[int, int]:
 
 
 def complaint(bad: Sequence[str], images: Sequence[records.Record]) -> str:
-  """The message on the `problems` of all these records."""
+  """The message on the problems that `examine` finds in all these records."""
   count = sum(1 + len(record.masks) for record in images)
   head = f"{len(bad)} of the {count} image and mask files cannot be used:"
   return decoding.complaint(head, bad)

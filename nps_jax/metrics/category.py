@@ -14,7 +14,9 @@ from nps_jax.metrics import spro
 
 LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)  # of AU-sPRO; the field quotes 0.05
 PRO_LIMITS = (0.3, 0.05)  # of AU-PRO; the field quotes 0.3
-RATES = tuple(step / 100 for step in range(31))  # false positives of the curves' points
+RATES = tuple(  # false positives at the curves' points, which are dense near 0
+  round(0.3 * (step / 40) ** 2, 6) for step in range(41)
+)
 CONFIDENCE = (0.025, 0.975)  # percentiles of the bootstrap that bound an interval
 
 

@@ -53,10 +53,17 @@ class Row(NamedTuple):
 
 
 def overlay(
-  image: UInt8[np.ndarray, "h w 3"], values: Float[np.ndarray, "h w"]
+  image: UInt8[np.ndarray, "h w 3"],
+  values: Float[np.ndarray, "h w"],
+  faint: float = FAINT,
+  full: float = FULL,
 ) -> UInt8[np.ndarray, "h w 3"]:
-  """The image under a heat map, yellow to red; normal places stay as they are."""
-  heat = np.clip((values - FAINT) / (FULL - FAINT), 0, 1)[..., None]
+  """The image under a heat map, yellow to red; normal places stay as they are.
+
+  Args:
+    faint, full: values where the colour begins, and is strongest.
+  """
+  heat = np.clip((values - faint) / (full - faint), 0, 1)[..., None]
   colour = np.concatenate(
     [np.full_like(heat, 255), 230 * (1 - heat), np.zeros_like(heat)], axis=-1
   )

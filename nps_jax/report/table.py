@@ -77,8 +77,16 @@ def to_markdown(results: Sequence[Mapping]) -> str:
   return "\n\n".join([*parts, CONVENTIONS]) + "\n"
 
 
+Grid = tuple[list[str], list[list[str]]]  # a table's header and its rows
+
+
 def by_category(results: Sequence[Mapping]) -> str:
-  """A row per category, and a mean row if there are several.
+  """A row per category, and a mean row if there are several; see grid_by_category."""
+  return render(*grid_by_category(results))
+
+
+def grid_by_category(results: Sequence[Mapping]) -> Grid:
+  """The header and rows of `by_category`.
 
   Values that do not exist are dashes, and so is a mean that lacks any of its parts.
   The region column is AU-sPRO@0.05, AU-PRO@0.3, or both, as the data sets have them.
@@ -97,11 +105,16 @@ def by_category(results: Sequence[Mapping]) -> str:
   if len(results) > 1:
     total = sum(result["n_test"] for result in results)
     rows.append(["mean", *_means(results, titles), str(total)])
-  return render(["category", *titles, "n"], rows)
+  return ["category", *titles, "n"], rows
 
 
 def by_kind(results: Sequence[Mapping]) -> str:
   """A row per kind of anomaly: good images against those that show it; its channels."""
+  return render(*grid_by_kind(results), texts=2)
+
+
+def grid_by_kind(results: Sequence[Mapping]) -> Grid:
+  """The header and rows of `by_kind`."""
   regions = [part for part in REGIONS if any(result[part] for result in results)]
   rows = []
   for result in results:
@@ -112,7 +125,7 @@ def by_kind(results: Sequence[Mapping]) -> str:
         cells.append(_cell(result, path) if result[part] else "-")
       rows.append([result["category"], kind, *cells, str(count)])
   titles = [REGIONS[part][0] for part in regions]
-  return render(["category", "kind", "AUROC", *titles, "n"], rows, texts=2)
+  return ["category", "kind", "AUROC", *titles, "n"], rows
 
 
 def beside_published(results: Sequence[Mapping], name: str = "this run") -> str:

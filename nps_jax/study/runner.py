@@ -19,6 +19,7 @@ from nps_jax.runs import description
 from nps_jax.runs import files
 from nps_jax.runs import interruption
 from nps_jax.runs import provenance
+from nps_jax.study import page
 from nps_jax.study import plan
 from nps_jax.study import table
 
@@ -263,8 +264,10 @@ def publish(
   path = sweep.out / TABLE
   _write_json(path, content)
   files.write_text(path.with_suffix(".csv"), table.to_csv(lines))
-  text = table.to_markdown(lines, _notes(content))
-  files.write_text(path.with_suffix(".md"), text)
+  notes = _notes(content)
+  files.write_text(path.with_suffix(".md"), table.to_markdown(lines, notes))
+  text = page.of_sweep(content, notes, sweep.out)
+  files.write_text(path.with_suffix(".html"), text)
 
 
 def _notes(content: Mapping) -> list[str]:

@@ -108,22 +108,26 @@ def to_markdown(lines: Sequence[Mapping], notes: Sequence[str]) -> str:
 
   A region's column is shown if any line has it.
   """
-  shown = [
-    (title, ".".join(path))
-    for title, path in COLUMNS
-    if path[0] not in table.REGIONS
-    or any(line["metrics"][".".join(path)] for line in lines)
-  ]
-  parts = []
+  titles, parts = shown(lines), []
   for category in dict.fromkeys(line["category"] for line in lines):
     rows = [
-      [line["variant"], *(_cell(line, name) for _, name in shown)]
+      [line["variant"], *(cell(line, name) for name, _ in titles)]
       for line in lines
       if line["category"] == category
     ]
     parts.append(f"## {'Mean over categories' if category == MEAN else category}")
-    parts.append(table.render(["variant", *(title for title, _ in shown)], rows))
+    parts.append(table.render(["variant", *(title for _, title in titles)], rows))
   return "\n\n".join([*parts, EXPLANATION, *notes]) + "\n"
+
+
+def shown(lines: Sequence[Mapping]) -> list[tuple[str, str]]:
+  """The dotted names and the titles of the metrics that some line has."""
+  return [
+    (".".join(path), title)
+    for title, path in COLUMNS
+    if path[0] not in table.REGIONS
+    or any(line["metrics"][".".join(path)] for line in lines)
+  ]
 
 
 def to_csv(lines: Sequence[Mapping]) -> str:
@@ -141,7 +145,8 @@ def to_csv(lines: Sequence[Mapping]) -> str:
   return text.getvalue()
 
 
-def _cell(line: Mapping, name: str) -> str:
+def cell(line: Mapping, name: str) -> str:
+  """A metric of a line in percent, with its deviation and its seeds if some lack."""
   figure = line["metrics"][name]
   text = "-" if figure is None else f"{100 * figure['mean']:.1f}"
   if figure and figure["sd"] is not None:
