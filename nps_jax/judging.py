@@ -77,9 +77,10 @@ def overlap(
   )
   for values, mask in zip(fused, masks, strict=True):
     if mask.any():
-      group.add(values, mask[None], np.array([mask.sum()]))
+      pixels = np.flatnonzero(mask)
+      group.add(values, (pixels,), np.array([len(pixels)]))
   for values in plain:
-    group.add(values, np.zeros((0, *values.shape), bool), np.zeros(0, int))
+    group.add(values, (), np.zeros(0, np.int64))
   return spro.au_spro([group], (LIMIT,))[LIMIT]
 
 

@@ -64,9 +64,11 @@ TRAIN = (
     one_of(f"{trees.OF_MASK} is empty: a mask marks at least one pixel."),
   ),
   trees.Case(
-    "a colour mask",
-    trees.image(trees.MASK, np.dstack([trees.mask()] * 3)),
-    one_of(f"{trees.OF_MASK} has 3 colour channels; a mask has one."),
+    "a mask of several colours",
+    trees.image(
+      trees.MASK, np.dstack([trees.mask(), trees.mask()[::-1], trees.mask()])
+    ),
+    one_of(f"{trees.OF_MASK} has 3 colours; a mask is grey, or one colour on black."),
   ),
   trees.Case(
     "a mask cut short",

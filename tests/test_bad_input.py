@@ -195,7 +195,7 @@ def test_training_finds_the_same_faults_in_the_same_files(corpus, tmp_path):
   seen = {name for name, sees in want.items() if sees != bad_files.UNSEEN}
   assert {each.image.name for each in datasets[0].train} == seen
   with locked():
-    bad = checking.examine(datasets[0].train, {"nuts": datasets[0].defects})[0]
+    bad = checking.examine(datasets[0].train, {"nuts": datasets[0].defects}).bad
   refused = {name: sees for name, sees in want.items() if sees and name in seen}
   assert len(bad) == len(refused) > decoding.LISTED
   for name, sees in refused.items():
@@ -294,7 +294,7 @@ def test_evaluation_writes_all_or_nothing(case, tmp_path):
   after = contents(here)
   if case.sees == bad_trees.PASSED:
     assert found is None
-    new = {"out.json", "out.csv", "out.md"}
+    new = {"out.json", "out.csv", "out.md", "out_scores.csv", "out.html"}
     assert {name for name in after if after[name] != before.get(name)} == new
   else:
     assert matches(found, f"Error: {case.sees}"), found

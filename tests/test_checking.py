@@ -99,7 +99,7 @@ def test_every_bad_file_is_told_in_order_each_mask_by_itself(tmp_path):
     checking.examine(
       checking.all_records([data, other])[at::2],
       {"nuts": data.defects, "bolts": other.defects},
-    )[0]
+    ).bad
     for at in range(2)
   ]
   assert sorted(parts[0] + parts[1]) == sorted(found[1:])  # as hosts may share them

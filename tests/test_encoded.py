@@ -52,7 +52,7 @@ def test_masks_come_from_everywhere(tmp_path):
   mask = np.uint8(255 * (PIXELS[..., 0] > 99))
   for source, _ in everywhere(tmp_path, png(mask)):
     truth = masks.read(record(b"", (source,)), DEFECTS, (7, 5))
-    np.testing.assert_array_equal(truth.channels, mask[None] > 0)
+    np.testing.assert_array_equal(truth.mask((7, 5)), mask > 0)
     assert truth.names == ("missing",) and truth.saturation.tolist() == [4]
 
 

@@ -91,13 +91,18 @@ def random_images(seed, levels, dtype=np.float32):
   return images
 
 
+def add(group, values, channels, saturation):
+  """Adds a map whose channels are masks."""
+  group.add(values, [np.flatnonzero(channel) for channel in channels], saturation)
+
+
 def as_groups(images, sizes=(2, 2)):
   """The images split over groups of these sizes."""
   groups, rest = [], list(images)
   for size in sizes:
     group = spro.Group()
     for image in rest[:size]:
-      group.add(*image)
+      add(group, *image)
     groups.append(group)
     rest = rest[size:]
   return groups
@@ -222,7 +227,7 @@ def test_maps_may_come_after_a_first_result():
   group = as_groups(images[:1], (1,))[0]
   spro.au_spro(group_list := [group], LIMITS)
   for image in images[1:]:
-    group.add(*image)
+    add(group, *image)
   want = spro.au_spro(as_groups(images), LIMITS)
   assert spro.au_spro(group_list, LIMITS) == pytest.approx(want, abs=1e-14)
 
@@ -235,11 +240,11 @@ from nps_jax.metrics import spro
 def peak():
   status = pathlib.Path("/proc/self/status").read_text()
   return int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) / 1024
-group, none = spro.Group(), np.zeros((0, 1024, 1024), bool)
+group = spro.Group()
 values = np.random.default_rng(0).random((1024, 1024), np.float32)
 before = peak()
 for _ in range(64):
-  group.add(values, none, np.zeros(0, np.int64))
+  group.add(values, (), np.zeros(0, np.int64))
 found = group.normal()
 print(peak() - before)
 assert found.size == 2**26 and np.all(found[1:] >= found[:-1])
@@ -268,7 +273,7 @@ def test_the_caller_may_reuse_its_buffer():
   group, buffer = spro.Group(), np.empty((7, 9), np.float32)
   for values, channels, saturation in images:
     buffer[:] = values
-    group.add(buffer, channels, saturation)
+    add(group, buffer, channels, saturation)
   assert spro.au_spro([group], LIMITS) == pytest.approx(want, abs=1e-14)
 
 
@@ -276,13 +281,13 @@ def test_bad_input_is_refused():
   values, one = np.zeros((2, 2), np.float32), np.ones((1, 2, 2), bool)
   none = np.zeros((0, 2, 2), bool)
   with pytest.raises(ValueError, match="map holds NaN or infinity"):
-    spro.Group().add(np.float32([[np.nan]]), none[:, :1, :1], np.zeros(0, int))
+    add(spro.Group(), np.float32([[np.nan]]), none[:, :1, :1], np.zeros(0, int))
   for saturation in (0, 5):
     with pytest.raises(ValueError, match=r"between 1 and the channel's area"):
-      spro.Group().add(values, one, np.array([saturation]))
+      add(spro.Group(), values, one, np.array([saturation]))
   normal, covered = spro.Group(), spro.Group()
-  normal.add(values, none, np.zeros(0, int))
-  covered.add(values, one, np.array([4]))
+  add(normal, values, none, np.zeros(0, int))
+  add(covered, values, one, np.array([4]))
   with pytest.raises(ValueError, match="0 channels and 4 normal pixels"):
     spro.au_spro([normal], LIMITS)
   with pytest.raises(ValueError, match="1 channels and 0 normal pixels"):

@@ -73,7 +73,7 @@ def test_each_mask_stands_for_its_flaw(root, category):
       (path,) = each.masks
       value = 255 - list(flaws).index(name)
       assert np.unique(Image.open(path)).tolist() == [0, value]
-      area, limit = int(truth.channels.sum()), flaws[name].saturation
+      area, limit = len(truth.channels[0]), flaws[name].saturation
       absolute = min(round(limit * SIZE**2), area)
       wanted = max(int(limit * area), 1) if flaws[name].relative else absolute
       assert truth.saturation.tolist() == [wanted]
@@ -137,7 +137,7 @@ def test_two_flaws_have_two_channels_in_the_order_of_the_pair(tmp_path):
     single = [(name,) for name in names("bottle", kind)] * 3
     assert [truth.names for truth in truths] == [*single, pair]
     assert [path.name for path in tested[-1].masks] == ["000.png", "001.png"]
-    assert (truths[-1].channels.sum(axis=(1, 2)) > 0).all()
+    assert all(len(channel) for channel in truths[-1].channels)
 
 
 def test_a_mask_is_where_its_image_differs_from_the_product_without_the_flaw(

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from concurrent import futures
 import hashlib
+from typing import NamedTuple
 
 from absl import logging
 
 from nps_jax import distributed
 from nps_jax.data import decoding
 from nps_jax.data import encoded
+from nps_jax.data import levels
 from nps_jax.data import listing
 from nps_jax.data import masks
 from nps_jax.data import records
@@ -29,15 +31,16 @@ def check(datasets: Sequence[records.Dataset]) -> None:
   images = all_records(datasets)
   share = images[distributed.host_index() :: distributed.host_count()]
   defects = {data.category: data.defects for data in datasets}
-  bad, plain = map(distributed.gather_texts, examine(share, defects))
-  if bad:
-    raise ValueError(complaint(bad, images))
-  if plain:
+  odd = Odd(*map(distributed.gather_texts, examine(share, defects)))
+  if odd.bad:
+    raise ValueError(complaint(odd.bad, images))
+  if odd.plain:
     logging.warning(
       "%d normal images are of one colour all over, and show no product: %s. Remove "
       "them, if the camera failed.",
-      *(len(plain), listing.some(plain)),
+      *(len(odd.plain), listing.some(odd.plain)),
     )
+  masks.tell_wide(odd.wide, odd.inverted, sum(len(each.masks) for each in images))
 
 
 def fingerprint(datasets: Sequence[records.Dataset]) -> str:
@@ -85,13 +88,19 @@ def all_records(datasets: Sequence[records.Dataset]) -> tuple[records.Record, ..
   )
 
 
+class Odd(NamedTuple):
+  """What is wrong with images and masks, or odd, each list in their order."""
+
+  bad: list[str]  # a text for each file that cannot be used
+  plain: list[str]  # names of normal images to learn from that have one colour all over
+  wide: list[str]  # names of masks that mark most of their image
+  inverted: list[str]  # names of those that mark its corners too
+
+
 def examine(
   images: Sequence[records.Record], defects: Mapping[str, Sequence[records.Defect]]
-) -> tuple[list[str], list[str]]:
-  """What is wrong with the images and their masks, and which normal images are plain.
-
-  A text for each bad file, and the name of each image to learn from that has one colour
-  all over, both in order.
+) -> Odd:
+  """What is wrong with the images and their masks, or odd.
 
   Every pixel is decoded, for a file that was cut short has a fine header. A mask is
   read as the evaluation does, against its image's size.
@@ -104,31 +113,27 @@ def examine(
     by_record = list(
       pool.map(lambda record: _examine(record, defects[record.category]), images)
     )
-  bad = [problem for texts, _ in by_record for problem in texts]
-  plain = [
-    encoded.name(record.image, record.id)
-    for record, (_, is_plain) in zip(images, by_record, strict=True)
-    if is_plain and record.split != "test"
-  ]
-  return bad, plain
+  return Odd(*([each for odd in by_record for each in odd[at]] for at in range(4)))
 
 
-def _examine(
-  record: records.Record, defects: Sequence[records.Defect]
-) -> tuple[list[str], bool]:
-  """What is wrong with one image and each of its masks; whether it is of one colour."""
-  texts, is_plain = [], False
+def _examine(record: records.Record, defects: Sequence[records.Defect]) -> Odd:
+  """What is wrong with one image and each of its masks, or odd."""
+  odd = Odd([], [], [], [])
   try:
     pixels = decoding.decode(record)
-    is_plain = bool((pixels == pixels[0, 0]).all())
+    if record.split != "test" and (pixels == pixels[0, 0]).all():
+      odd.plain.append(encoded.name(record.image, record.id))
   except ValueError as error:
-    texts.append(str(error))
+    odd.bad.append(str(error))
   for at, mask in enumerate(record.masks):
+    name = masks.name_of(record, at)
     try:
-      masks.check(mask, masks.name_of(record, at), defects, _size(record, mask))
+      marked = masks.check(mask, name, defects, _size(record, mask))
+      odd.wide.extend([name] * levels.is_wide(marked))
+      odd.inverted.extend([name] * levels.looks_inverted(marked))
     except ValueError as error:
-      texts.append(str(error))
-  return texts, is_plain
+      odd.bad.append(str(error))
+  return odd
 
 
 def _size(record: records.Record, mask: encoded.Encoded) -> tuple[int, int]:

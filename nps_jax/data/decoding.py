@@ -40,9 +40,9 @@ def decode(
     ValueError: the image cannot be read; names it and the reason.
   """
   with _opened(record) as image:
-    turn = _turn(image)
+    way = turn(image)
     rgb = _rgb(image)
-    rgb = rgb if turn is None else rgb.transpose(turn)
+    rgb = rgb if way is None else rgb.transpose(way)
     if size is not None:
       rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
     return np.array(rgb)
@@ -55,7 +55,7 @@ def original_size(record: records.Record) -> tuple[int, int]:
     ValueError: the header cannot be read; names the image and the reason.
   """
   with _opened(record) as image:
-    sideways = _turn(image) in [TURNS[orientation] for orientation in (5, 6, 7, 8)]
+    sideways = turn(image) in [TURNS[orientation] for orientation in (5, 6, 7, 8)]
     return (image.width, image.height) if sideways else (image.height, image.width)
 
 
@@ -143,7 +143,7 @@ def _reason(source: encoded.Encoded, error: Exception) -> str:
   return f"it is damaged or of an unusual kind: {error or type(error).__name__}"
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def turn(image: Image.Image) -> Image.Transpose | None:
   """How the pixels must be turned to stand upright."""
   if image.format == "TIFF":  # which PIL turns by itself
     return None

@@ -6,12 +6,14 @@ import math
 import pathlib
 from typing import NamedTuple
 
+from absl import logging
 from jaxtyping import Bool, Int, Shaped
 import numpy as np
 from scipy import ndimage
 
-from nps_jax.data import decoding
 from nps_jax.data import encoded
+from nps_jax.data import levels
+from nps_jax.data import listing
 from nps_jax.data import records
 
 KEYS = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
@@ -21,9 +23,16 @@ EIGHT_CONNECTED = np.ones((3, 3), bool)
 class Truth(NamedTuple):
   """What is wrong in one image; a good image has no channels."""
 
-  channels: Bool[np.ndarray, "c h w"]
+  channels: tuple[Int[np.ndarray, " _"], ...]  # the pixels of each, as flat indices
   saturation: Int[np.ndarray, " c"]  # pixels that suffice, 1..the channel's area
   names: tuple[str, ...]  # each channel's defect
+
+  def mask(self, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """What any channel covers of an image of this height and width."""
+    covered = np.zeros(size, bool)
+    for channel in self.channels:
+      covered.flat[channel] = True
+    return covered
 
 
 def read(
@@ -47,32 +56,26 @@ def read(
       f"{record.id} is anomalous but has no ground-truth mask, so its pixels cannot be "
       "evaluated. Add its masks, or remove the image from the test split."
     )
-  if not record.masks:
-    return Truth(
-      channels=np.zeros((0, *size), bool), saturation=np.zeros(0, np.int64), names=()
-    )
   names = [name_of(record, at) for at in range(len(record.masks))]
-  masks = [
-    _read_mask(mask, name, size) for mask, name in zip(record.masks, names, strict=True)
+  values = [
+    levels.read(mask, name, size)
+    for mask, name in zip(record.masks, names, strict=True)
   ]
   if not defects:
-    channels = _regions(np.any([mask != 0 for mask in masks], axis=0))
-    areas = np.count_nonzero(channels, axis=(1, 2)).astype(np.int64)
-    return Truth(
-      channels=channels, saturation=areas, names=(record.kind,) * len(channels)
-    )
-  shown = [
-    _select(mask, name, defects) for mask, name in zip(masks, names, strict=True)
-  ]
-  channels = np.stack([mask != 0 for mask in masks])
+    marked = [levels.marked(*each) for each in zip(values, names, strict=True)]
+    for each, name in zip(marked, names, strict=True):
+      _check_some(each, name)
+    channels = _regions(np.any(marked, axis=0)) if marked else ()
+    areas = np.array([len(channel) for channel in channels], np.int64)
+    return Truth(channels, areas, names=(record.kind,) * len(channels))
+  shown = [_select(*each, defects) for each in zip(values, names, strict=True)]
+  channels = tuple(np.flatnonzero(each) for each in values)
   saturation = [
-    _saturation(defect, int(np.count_nonzero(channel)))
+    _saturation(defect, len(channel))
     for defect, channel in zip(shown, channels, strict=True)
   ]
   return Truth(
-    channels=channels,
-    saturation=np.int64(saturation),
-    names=tuple(defect.name for defect in shown),
+    channels, np.array(saturation, np.int64), tuple(defect.name for defect in shown)
   )
 
 
@@ -81,15 +84,47 @@ def check(
   name: str,
   defects: Sequence[records.Defect],
   size: tuple[int, int],
-) -> None:
-  """Makes sure that `read` can use a mask; `name` opens the messages.
+) -> Bool[np.ndarray, "h w"]:
+  """Makes sure that `read` can use a mask, and returns what it marks.
+
+  Args:
+    name: opens the messages.
 
   Raises:
-    ValueError: it cannot, as `read` says.
+    ValueError: it cannot be used, as `read` says.
   """
-  mask = _read_mask(source, name, size)
+  values = levels.read(source, name, size)
   if defects:
-    _select(mask, name, defects)
+    _select(values, name, defects)
+    return values != 0
+  marked = levels.marked(values, name)
+  _check_some(marked, name)
+  return marked
+
+
+def tell_wide(wide: Sequence[str], inverted: Sequence[str], count: int) -> None:
+  """Warns of masks that mark most of their image.
+
+  Args:
+    wide: their names.
+    inverted: the names of those that mark all corners too.
+    count: of all masks.
+
+  Raises:
+    ValueError: most masks look inverted.
+  """
+  if 2 * len(inverted) > count:
+    raise ValueError(
+      f"{len(inverted)} of {count} masks mark most of their image and all its corners, "
+      f"and look inverted: {listing.some(inverted)}. Anomalies must be the brighter "
+      "level. Invert the masks."
+    )
+  if wide:
+    logging.warning(
+      "%d of %d masks mark more than half of their image: %s. Is that what is "
+      "anomalous, and not its opposite?",
+      *(len(wide), count, listing.some(wide)),
+    )
 
 
 def name_of(record: records.Record, at: int) -> str:
@@ -158,22 +193,9 @@ def _defect(entry: object, where: str) -> records.Defect:
   )
 
 
-def _read_mask(
-  source: encoded.Encoded, name: str, size: tuple[int, int]
-) -> Shaped[np.ndarray, "h w"]:
-  """The mask's values, at least one of them nonzero; `name` opens the messages."""
-  with decoding.opened(source, name) as image:
-    mask = np.asarray(image)
-  if mask.ndim != 2:
-    raise ValueError(f"{name} has {mask.shape[2]} colour channels; a mask has one.")
-  if mask.shape != size:
-    raise ValueError(
-      f"{name} is {mask.shape[0]} x {mask.shape[1]} (height x width) but its image is "
-      f"{size[0]} x {size[1]}; a mask must have the image's size."
-    )
-  if not mask.any():
+def _check_some(marked: Bool[np.ndarray, "h w"], name: str) -> None:
+  if not marked.any():
     raise ValueError(f"{name} is empty: a mask marks at least one pixel.")
-  return mask
 
 
 def _select(
@@ -182,6 +204,7 @@ def _select(
   defects: Sequence[records.Defect],
 ) -> records.Defect:
   """The defect that the mask's one nonzero value stands for."""
+  _check_some(mask != 0, name)
   value = int(mask.max())
   if np.count_nonzero(mask) != np.count_nonzero(mask == value):
     values = np.unique(mask[mask != 0]).tolist()
@@ -207,7 +230,11 @@ def _saturation(defect: records.Defect, area: int) -> int:
   return max(int(defect.saturation_threshold * area), 1)
 
 
-def _regions(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "c h w"]:
-  """One channel per 8-connected region."""
+def _regions(mask: Bool[np.ndarray, "h w"]) -> tuple[Int[np.ndarray, " _"], ...]:
+  """The pixels of each 8-connected region, as flat indices."""
   labels, count = ndimage.label(mask, EIGHT_CONNECTED)
-  return labels == np.arange(1, count + 1)[:, None, None]
+  pixels = np.flatnonzero(labels)
+  own = labels.flat[pixels]
+  order = np.argsort(own, kind="stable")
+  starts = np.searchsorted(own[order], np.arange(2, count + 1))
+  return tuple(np.split(pixels[order], starts)) if count else ()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 import numpy as np
 
+from nps_jax.data import levels
 from nps_jax.data import masks
 from nps_jax.data import records
 from nps_jax.metrics import auroc
@@ -58,7 +59,7 @@ def measure(
   Raises:
     ValueError: a map or score is not finite; a map's size differs from its masks'; a
       test record has no score, or two; a scored record is not in the test split; a
-      mask cannot be read; a limit is out of range.
+      mask cannot be read, or most look inverted; a limit is out of range.
   """
   images, groups = _gather(dataset, scored)
   figures = _image_auroc(dataset, images, bootstrap, seed)
@@ -92,6 +93,7 @@ def _gather(
   missing = {record.id: record for record in dataset.test}
   ids = frozenset(missing)
   images, groups = [], collections.defaultdict(spro.Group)
+  wide, inverted, shown = [], [], 0
   for scored_record, values, score in scored:
     name = scored_record.id
     record = missing.pop(name, None)
@@ -112,12 +114,17 @@ def _gather(
       truth = masks.read(record, dataset.defects, values.shape)
       groups[record.kind].add(values, truth.channels, truth.saturation)
       names = truth.names
+      shown += bool(names)
+      marked = truth.mask(values.shape)
+      wide += [name] * levels.is_wide(marked)
+      inverted += [name] * levels.looks_inverted(marked)
     images.append(_Image(kind=record.kind, score=float(score), defects=names))
   if missing:
     raise ValueError(
       f"{len(missing)} of the {len(ids)} test images of {dataset.category} have no "
       f"score, the first being {next(iter(missing))}."
     )
+  masks.tell_wide(wide, inverted, shown)
   return images, groups
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent import futures
 import functools
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 import numpy as np
 
 THREADS = 4  # sorting and searching leave the interpreter's lock
@@ -45,14 +45,14 @@ class Group:
   def add(
     self,
     values: Float[np.ndarray, "h w"],
-    channels: Bool[np.ndarray, "c h w"],
+    channels: Sequence[Int[np.ndarray, " _"]],
     saturation: Int[np.ndarray, " c"],
   ) -> None:
     """Takes in one map; a good image has no channels.
 
     Args:
       values: anomaly scores, higher is more anomalous; any finite range.
-      channels: which pixels each ground-truth channel covers.
+      channels: the pixels that each ground-truth channel covers, as flat indices.
       saturation: how many of a channel's pixels saturate it, 1..its area.
 
     Raises:
@@ -60,7 +60,7 @@ class Group:
     """
     if not np.isfinite(values).all():
       raise ValueError("the anomaly map holds NaN or infinity; all must be finite.")
-    areas = np.count_nonzero(channels, axis=(1, 2))
+    areas = np.array([len(channel) for channel in channels], np.int64)
     if np.any(saturation < 1) or np.any(saturation > areas):
       raise ValueError(
         f"saturation is {saturation.tolist()} for channels of {areas.tolist()} pixels; "
@@ -69,8 +69,10 @@ class Group:
     # In the machine's byte order, which TIFF need not use; float16 sorts slowly.
     values = np.array(values, np.result_type(values, np.float32))
     for channel, area, count in zip(channels, areas, saturation, strict=True):
-      self.channels.append(np.sort(values[channel])[area - count :].copy())
-    covered = channels.any(axis=0)
+      self.channels.append(np.sort(values.flat[channel])[area - count :].copy())
+    covered = np.zeros(values.shape, bool)
+    for channel in channels:
+      covered.flat[channel] = True
     if covered.any():
       self.defective.append(values[covered])
     self._normal.add(values[~covered])

@@ -56,7 +56,7 @@ def shot(
   if data.layout != "plain" and record.masks:
     marked = masks.read(record, data.defects, full.shape)
     names = tuple(dict.fromkeys(marked.names))
-    share = Image.fromarray(np.float32(marked.channels.any(axis=0)))
+    share = Image.fromarray(np.float32(marked.mask(full.shape)))
     truth = np.asarray(share.resize(size, Image.Resampling.BOX)) > 0
   good = record.kind == records.GOOD
   kinds = names or (record.kind,)
