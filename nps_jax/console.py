@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 import importlib.machinery
 import importlib.util
+import io
 import logging as levels
 import pathlib
+import sys
 import traceback
 import warnings
 
@@ -172,8 +174,12 @@ def chosen(
 def listen() -> None:
   """Shows this package's log from INFO on, and of other packages only warnings.
 
-  But for PIL's on odd image files: what cannot be read is refused by name.
+  A letter that the console cannot show is told by its number. Of PIL's warnings none
+  are shown on odd image files: what cannot be read is refused by name.
   """
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors="backslashreplace")  # no name may end a command
   logging.set_verbosity(logging.INFO)
   logging.get_absl_logger().addFilter(_is_ours)
   warnings.filterwarnings("ignore", module="PIL")

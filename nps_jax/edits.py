@@ -27,7 +27,7 @@ from nps_jax import console
 from nps_jax import parts
 from nps_jax.data import decoding
 from nps_jax.data import encoded
-from nps_jax.data import folder
+from nps_jax.data import unlabelled
 from nps_jax.runs import files
 
 SMALLEST, LARGEST = 0.0005, 0.25  # of an edit's area, as a share of the image
@@ -306,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   console.listen()
   try:
     wanted = SHOWN * len(KINDS)
-    chosen = folder.images(flags.images)[: max(1, wanted)]
+    chosen = unlabelled.images(flags.images)[: max(1, wanted)]
     images = [decoding.decode(record, flags.size) for record in chosen]
     edits = make(images, -(-wanted // len(images)), flags.seed)
     if not edits:

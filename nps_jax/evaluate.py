@@ -60,7 +60,7 @@ def of_run(flags: argparse.Namespace, out: pathlib.Path) -> None:
   measured = evaluating.evaluate(
     run,
     root=flags.dataset and str(flags.dataset),
-    category=",".join(names),
+    categories=names,
     options=_options(flags),
   )
   publishing.publish(measured, out)

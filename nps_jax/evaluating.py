@@ -12,6 +12,7 @@ from nps_jax import publishing
 from nps_jax import scoring
 from nps_jax import verdict
 from nps_jax.data import decoding
+from nps_jax.data import naming
 from nps_jax.data import records
 from nps_jax.data import sources
 from nps_jax.report import page
@@ -23,24 +24,25 @@ def evaluate(
   run: inference.Run,
   *,
   root: str | None = None,
-  category: str | None = None,
+  categories: Sequence[str] | None = None,
   options: publishing.Options = publishing.Options(),  # noqa: B008 - never changes
 ) -> list[page.Category]:
   """Each category's results on its test images, and what is said of each of these.
 
   Args:
     root: where the data set is now, if it has moved.
-    category: which of the run's categories, several with commas; None: all of them.
+    categories: which of the run's; None: all of them.
 
   Raises:
-    ValueError: a category that the run does not know, or what `measure` raises.
+    ValueError: what `measure` raises.
   """
   config = ml_collections.ConfigDict(run.about.config)
   config.data.root = root or config.data.root
-  config.data.category = ",".join(choose(run, category))
   measured = []
   with provenance.timed(run.folder, "evaluate"):
-    for data in sources.open_all(config.data, config.seed):
+    for name in categories or run.about.categories:
+      config.data.category = name
+      (data,) = sources.open_all(config.data, config.seed)
       if not data.test:
         logging.warning("%s has no test images: not evaluated.", data.category)
         continue
@@ -57,7 +59,9 @@ def choose(run: inference.Run, category: str | None) -> list[str]:
     ValueError: the run does not know one of them.
   """
   known = run.about.categories
-  names = list(known) if category in (None, "all") else category.split(",")
+  if category in (None, "all"):
+    return list(known)
+  names = naming.split_names(category, known)
   if strange := sorted(set(names) - set(known)):
     raise ValueError(
       f"{run.folder} knows {', '.join(known)}, not {', '.join(strange)}; name some of "

@@ -14,7 +14,7 @@ from nps_jax import inference
 from nps_jax import predicting
 from nps_jax import scoring
 from nps_jax import verdict
-from nps_jax.data import folder
+from nps_jax.data import unlabelled
 from nps_jax.runs import interruption
 
 
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     not flags.no_maps, not flags.no_overlays, flags.overwrite, flags.resume
   )
   try:
-    images = folder.images(flags.images)
+    images = unlabelled.images(flags.images)
     run = inference.open_run(flags.run)
     category = choose_category(run, flags.category)
     limit, meaning = flags.threshold, ""

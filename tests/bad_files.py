@@ -70,7 +70,7 @@ CASES = (
   ),
   Case(
     "a folder named like an image, with an image in it",
-    *("folder.png/inner.png", put, UNSEEN, READ),
+    *("folder.png/inner.png", put, READ),
   ),
   Case(
     "an image beside a folder whose name its overlay would have",

@@ -22,7 +22,7 @@ MASK = f"{TRUTH}/logical_anomalies/000/000.png"
 TEST = "data/nuts/test"
 MAP = "maps/nuts/test/good/000.tiff"
 CONFIG = "data/nuts/defects_config.json"
-FORMS = ".bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp"
+FORMS = ".bmp, .jfif, .jpeg, .jpg, .png, .tif, .tiff, .webp"
 DEFECT = {
   "defect_name": "missing",
   "pixel_value": 255,

@@ -37,6 +37,7 @@ from nps_jax.data import checking
 from nps_jax.data import decoding
 from nps_jax.data import folder
 from nps_jax.data import records
+from nps_jax.data import unlabelled
 from nps_jax.runs import description
 
 
@@ -124,8 +125,7 @@ def outcomes(command):
   for case in bad_files.CASES:
     sees = case.train if command == "train" else case.predicted
     found[case.name] = None if sees == bad_files.READ else sees
-  if command == "predict":
-    found["taken.png/inner.png"] = None
+  found["taken.png/inner.png"] = None
   return found
 
 
@@ -153,7 +153,7 @@ def test_prediction_scores_what_it_can_and_says_why_of_the_rest(corpus, predicte
 
 
 def test_each_scored_image_has_a_map_and_an_overlay_of_its_size(corpus, predicted):
-  images = folder.images([str(corpus)])
+  images = unlabelled.images([str(corpus)])
   read = {name for name, sees in outcomes("predict").items() if sees is None}
   kept = [each for each in images if each.image.relative_to(corpus).as_posix() in read]
   assert len(kept) == len(read)
@@ -193,7 +193,8 @@ def test_training_finds_the_same_faults_in_the_same_files(corpus, tmp_path):
   datasets = folder.open_all(runs.config(here / "data", data__category="nuts").data, 0)
   want = outcomes("train")
   seen = {name for name, sees in want.items() if sees != bad_files.UNSEEN}
-  assert {each.image.name for each in datasets[0].train} == seen
+  train = datasets[0].train
+  assert {each.image.relative_to(place).as_posix() for each in train} == seen
   with locked():
     bad = checking.examine(datasets[0].train, {"nuts": datasets[0].defects}).bad
   refused = {name: sees for name, sees in want.items() if sees and name in seen}

@@ -23,6 +23,7 @@ from nps_jax import predict
 from nps_jax import predicting
 from nps_jax import publishing
 from nps_jax.data import folder
+from nps_jax.data import unlabelled
 from nps_jax.metrics import auroc
 from nps_jax.report import table
 from nps_jax.runs import files
@@ -121,12 +122,12 @@ def test_a_moved_data_set_is_found_by_its_root(run, root, results, tmp_path):
   shutil.copytree(root, tmp_path / "moved")
   opened = inference.open_run(run.folder)
   moved = str(tmp_path / "moved")
-  again = evaluating.evaluate(opened, root=moved, category="tray")
+  again = evaluating.evaluate(opened, root=moved, categories=["tray"])
   assert [each.result for each in again] == results[:1]
   with pytest.raises(FileNotFoundError, match="does not exist"):
     evaluating.evaluate(opened, root=str(tmp_path / "lost"))
   with pytest.raises(ValueError, match=r"knows tray, bottle, not bag; name some of th"):
-    evaluating.evaluate(opened, category="bag,tray")
+    evaluating.choose(opened, "bag,tray")
 
 
 def test_a_run_s_results_are_replaced_only_on_demand(run, results, monkeypatch):
@@ -141,7 +142,7 @@ def test_a_run_s_results_are_replaced_only_on_demand(run, results, monkeypatch):
     ):
       evaluate.main([f"--run={run.folder}"])
   opened = inference.open_run(run.folder)
-  only = evaluating.evaluate(opened, category="tray")
+  only = evaluating.evaluate(opened, categories=["tray"])
   monkeypatch.setattr(evaluating, "evaluate", lambda *_, **__: only)
   evaluate.main([f"--run={run.folder}", "--overwrite"])
   assert json.loads((run.folder / "results.json").read_text()) == results[:1]
@@ -163,7 +164,7 @@ def test_prediction_writes_maps_overlays_and_scores(run, root, tmp_path):
   images = sorted((root / "tray" / "test" / "good").glob("*.png"))
   shutil.copy(images[0], source / "a b.png")
   Image.open(images[1]).resize((90, 50)).convert("L").save(source / "deep" / "ü.jpg")
-  found = folder.images([str(source)])
+  found = unlabelled.images([str(source)])
   predicting.predict(run, found, "tray", out)
   rows = list(csv.DictReader((out / "scores.csv").read_text("utf-8").splitlines()))
   assert [row["id"] for row in rows] == ["a b", "deep/ü"]
@@ -247,7 +248,7 @@ def test_many_false_alarms_are_told(caplog):
 def test_bad_images_are_listed_and_nothing_is_written(run, tmp_path):
   for name in ("one", "two"):
     (tmp_path / f"{name}.png").write_bytes(b"no image")
-  images = folder.images([str(tmp_path)])
+  images = unlabelled.images([str(tmp_path)])
   with pytest.raises(ValueError, match=r"2 of 2 images cannot be scored:\n.*one.png"):
     predicting.predict(run, images, "tray", tmp_path / "out")
   assert not (tmp_path / "out").exists()

@@ -11,6 +11,7 @@ import pytest
 
 from nps_jax.data import folder
 from nps_jax.data import records
+from nps_jax.data import unlabelled
 
 DEFECTS = [
   {
@@ -314,12 +315,14 @@ def test_images_for_prediction(tmp_path):
   first = save(tmp_path / "in" / "a.png")
   second = save(tmp_path / "in" / "deep" / "a.png")
   (tmp_path / "in" / "notes.txt").touch()
-  found = folder.images([str(tmp_path / "in"), str(first)])
+  found = unlabelled.images([str(tmp_path / "in"), str(first)])
   assert found == (
     records.Record("a", "", "test", "", first),
     records.Record("deep/a", "", "test", "", second),
   )
-  assert folder.images([str(second)]) == (records.Record("a", "", "test", "", second),)
+  assert unlabelled.images([str(second)]) == (
+    records.Record("a", "", "test", "", second),
+  )
 
 
 def test_ids_for_prediction_are_unique(tmp_path):
@@ -329,7 +332,7 @@ def test_ids_for_prediction_are_unique(tmp_path):
     save(place / "b.png")
   save(places[2] / "b.jpg")
   save(places[2] / "c.png")
-  found = ids(folder.images([str(place) for place in places]))
+  found = ids(unlabelled.images([str(place) for place in places]))
   assert found[6] == "c" or found[-1] == "c"
   base = tmp_path.as_posix().lstrip("/")
   assert set(found) == {
@@ -340,11 +343,11 @@ def test_ids_for_prediction_are_unique(tmp_path):
 
 def test_nothing_to_predict(tmp_path):
   with pytest.raises(FileNotFoundError, match="lost does not exist"):
-    folder.images([str(tmp_path / "lost")])
+    unlabelled.images([str(tmp_path / "lost")])
   with pytest.raises(ValueError, match="gives no image: found nothing"):
-    folder.images([str(tmp_path)])
+    unlabelled.images([str(tmp_path)])
   (tmp_path / "a.txt").touch()
   with pytest.raises(ValueError, match=r"found \.txt, expected \.bmp"):
-    folder.images([str(tmp_path / "a.txt")])
+    unlabelled.images([str(tmp_path / "a.txt")])
   with pytest.raises(ValueError, match="No images were named"):
-    folder.images([])
+    unlabelled.images([])

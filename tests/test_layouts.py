@@ -20,7 +20,7 @@ def tree(base, *names):
 
 def match(base, layout):
   kinds = {each.name: sorted(each.iterdir()) for each in (base / "test").iterdir()}
-  return layouts.match(base, layout, kinds)
+  return layouts.match(base, base / "test", layout, kinds, {})
 
 
 @pytest.mark.parametrize(

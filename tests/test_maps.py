@@ -328,10 +328,10 @@ def test_a_run_s_flags_reach_its_evaluation(monkeypatch, tmp_path):
   )
   monkeypatch.setattr(publishing, "publish", lambda *given: None)
   given = {"root": None, "options": publishing.Options(None, 7, 3)}
-  for names, wanted in (("all", "a,b,c"), ("a,b", "a,b")):
+  for names, wanted in (("all", ["a", "b", "c"]), ("a,b", ["a", "b"])):
     flags = ["--run=x", "--bootstrap=7", "--seed=3", f"--category={names}"]
     evaluate.of_run(evaluate.parse(flags), tmp_path / "results.json")
-    assert asked.pop() == given | {"category": wanted}
+    assert asked.pop() == given | {"categories": wanted}
 
 
 def test_maps_are_evaluated_without_jax(tmp_path):

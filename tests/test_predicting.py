@@ -7,7 +7,7 @@ import pytest
 from nps_jax import inference
 from nps_jax import predict
 from nps_jax import predicting
-from nps_jax.data import folder
+from nps_jax.data import unlabelled
 from nps_jax.report import lines
 from nps_jax.runs import interruption
 
@@ -69,7 +69,7 @@ def test_a_stopped_prediction_goes_on(run, root, tmp_path, whole, monkeypatch, c
   found = contents(tmp_path)
   assert set(found) == set(whole)
   assert [name for name in whole if found[name] != whole[name]] == []
-  images = folder.images([str(root / "bottle" / "test")])
+  images = unlabelled.images([str(root / "bottle" / "test")])
   assert scored == list(images[5 - bool(cut) :])
 
 

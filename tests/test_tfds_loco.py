@@ -62,7 +62,8 @@ def assert_same(found, wanted):
       size = decoding.original_size(one)
       assert size == decoding.original_size(other)
       truths = [masks.read(each, found.defects, size) for each in (one, other)]
-      np.testing.assert_array_equal(truths[0].channels, truths[1].channels)
+      channels = [[each.tolist() for each in truth.channels] for truth in truths]
+      assert channels[0] == channels[1]
       np.testing.assert_array_equal(truths[0].saturation, truths[1].saturation)
       assert truths[0].names == truths[1].names
   assert found._replace(train=(), validation=(), test=()) == wanted._replace(

@@ -1,7 +1,6 @@
 """Records from a folder tree in the layout of MVTec LOCO AD, of MVTec AD, or plain."""
 
 from collections.abc import Sequence
-import os
 import pathlib
 
 from absl import logging
@@ -11,13 +10,14 @@ import numpy as np
 from nps_jax.data import layouts
 from nps_jax.data import listing
 from nps_jax.data import masks
+from nps_jax.data import naming
 from nps_jax.data import records
 
 LAYOUTS = ("auto", "loco", "mvtec_ad", "plain")
 LOCO_KINDS = (records.GOOD, records.LOGICAL, records.STRUCTURAL)
 WAY_OUT = "Change the root: config.data.root, or --dataset of an evaluation."
 FEWEST = 6  # images that are held out, unless these were more than a third
-PARTS = ("train", "validation", "test", "ground_truth", "defects_config.json")
+PARTS = ("ground_truth", "defects_config.json")  # of a category, besides its splits
 
 
 def open_all(
@@ -71,6 +71,7 @@ def find_categories(root: pathlib.Path) -> tuple[str, ...]:
     folder.name
     for folder in listing.folders(root)
     if any((folder / part).exists() for part in PARTS)
+    or any(naming.find_split(folder, split) for split in naming.SPLITS)
   )
   if not categories:
     raise FileNotFoundError(
@@ -102,7 +103,7 @@ def choose(
     return (category,)
   if category == "all":
     return tuple(categories)
-  named = dict.fromkeys(name.strip() for name in category.split(",") if name.strip())
+  named = naming.split_names(category, categories)
   unknown = [name for name in named if name not in categories]
   if unknown or not named:
     raise ValueError(
@@ -133,17 +134,18 @@ def open_category(
       are missing, or images and ground truth do not match; lists what was found.
   """
   name, folder, layout = _locate(root, category, layout)
-  train = _normal_images(folder, "train")
-  if (folder / "validation").exists():
-    validation = _normal_images(folder, "validation")
+  place, train = _normal_images(folder, "train")
+  if naming.find_split(folder, "validation"):
+    held_out, validation = _normal_images(folder, "validation")
   else:
+    held_out = place
     train, validation = _hold_out(folder, train, seed, validation_fraction)
   test = _read_test_split(folder, name, layout)
   return records.Dataset(
     category=name,
     layout=layout,
-    train=_records(name, "train", records.GOOD, train),
-    validation=_records(name, "validation", records.GOOD, validation),
+    train=_records(name, "train", records.GOOD, train, place),
+    validation=_records(name, "validation", records.GOOD, validation, held_out),
     test=test,
     defects=_defects(folder, layout, needed=bool(test)),
   )
@@ -192,7 +194,10 @@ def _locate(
 
 
 def _is_category(folder: pathlib.Path) -> bool:
-  return any((folder / part).is_dir() for part in ("train", f"test/{records.GOOD}"))
+  if naming.find_split(folder, "train"):
+    return True
+  test = naming.find_split(folder, "test")
+  return test is not None and bool(naming.normal_folders(test))
 
 
 def _defects(
@@ -204,72 +209,37 @@ def _defects(
   return masks.read_defects(config) if wanted else ()
 
 
-def images(paths: Sequence[str]) -> tuple[records.Record, ...]:
-  """Unlabelled records of image files, and of all images in folders at any depth.
-
-  An id is the path below its folder without suffix, or as much more of the path as
-  tells it from the other ids. A file that is reached twice counts once.
-
-  Raises:
-    FileNotFoundError: a path does not exist.
-    ValueError: a file is no image by its suffix, or a folder has none.
-  """
-  by_real_path: dict[str, tuple[pathlib.Path, pathlib.Path]] = {}
-  for path in (pathlib.Path(text).expanduser() for text in paths):
-    if not path.exists():
-      raise FileNotFoundError(f"{path} does not exist; give image files or folders.")
-    files = list(listing.walk(path)) if path.is_dir() else [path]
-    chosen = [file for file in files if listing.is_image(file)]
-    if not chosen:
-      raise ValueError(
-        f"{path} gives no image: found {listing.suffixes(files)}, expected "
-        f"{', '.join(listing.SUFFIXES)}. Convert the files, or name others."
-      )
-    base = path if path.is_dir() else path.parent
-    for file in chosen:
-      by_real_path.setdefault(os.path.realpath(file), (base, file))
-  if not by_real_path:
-    raise ValueError("No images were named; give image files or folders.")
-  pairs = by_real_path.values()
-  ids = listing.distinct([_possible_ids(base, file) for base, file in pairs])
-  return tuple(
-    records.Record(id=name, category="", split="test", kind="", image=file)
-    for name, (_, file) in zip(ids, pairs, strict=True)
-  )
-
-
-def _possible_ids(base: pathlib.Path, file: pathlib.Path) -> tuple[str, ...]:
-  below, whole = file.relative_to(base), pathlib.Path(os.path.abspath(file))
-  named = pathlib.PurePath(listing.own_name(base)) / below
-  full = whole.relative_to(whole.anchor)
-  return (
-    below.with_suffix("").as_posix(),
-    *map(pathlib.PurePath.as_posix, (below, named, full)),
-  )
-
-
-def _normal_images(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
-  """The normal images of a split, which lie in it or in its good folder."""
-  place, inner = folder / split, folder / split / records.GOOD
-  if not place.is_dir():
+def _normal_images(
+  folder: pathlib.Path, split: str
+) -> tuple[pathlib.Path, list[pathlib.Path]]:
+  """A split's normal images, in it or in its good folder, and what they lie below."""
+  place = naming.find_split(folder, split)
+  if place is None:
     raise FileNotFoundError(
       f"{folder} has no folder {split}; found {listing.contents(folder)}. Put normal "
-      f"images into {inner}."
+      f"images into {folder / split / records.GOOD}."
     )
-  if inner.is_dir() and any(listing.is_image(file) for file in listing.files(place)):
+  inner = naming.normal_folders(place)
+  if inner and any(listing.is_image(file) for file in listing.files(place)):
     raise ValueError(
-      f"{place} holds images both directly and in {records.GOOD}/. Put all of them "
-      f"into {inner}."
+      f"{place} holds images both directly and in {inner[0].name}/. Put all of them "
+      f"into {inner[0]}."
     )
-  place = inner if inner.is_dir() else place
-  paths = listing.images(place)
+  others = [each.name for each in listing.folders(place) if each not in inner]
+  if inner and others:
+    logging.warning(
+      "%s: only %s is read; ignored are %s.",
+      *(place, listing.some([each.name for each in inner]), listing.some(others)),
+    )
+  paths = [path for each in inner or [place] for path in listing.images(each)]
   if not paths:
     way_out = ", or remove the folder" if split == "validation" else ""
+    where = inner[0] if inner else place
     raise ValueError(
-      f"{place} holds no images; found {listing.contents(place)}. Put normal images "
+      f"{where} holds no images; found {listing.contents(where)}. Put normal images "
       f"into it{way_out}."
     )
-  return paths
+  return inner[0] if len(inner) == 1 else place, paths
 
 
 def _hold_out(
@@ -302,11 +272,14 @@ def _read_test_split(
   folder: pathlib.Path, category: str, layout: str
 ) -> tuple[records.Record, ...]:
   """The test records, with their masks except in the plain layout."""
-  place = folder / "test"
-  if not place.exists():
+  place = naming.find_split(folder, "test")
+  if place is None:
     return ()
-  files = {kind.name: listing.images(kind) for kind in listing.folders(place)}
-  unknown = [kind for kind in files if kind not in LOCO_KINDS]
+  files, beside = {}, {}
+  for kind in listing.folders(place):
+    files[kind.name], masks_there = naming.split_masks(listing.images(kind))
+    beside |= masks_there
+  unknown = [kind for kind in files if naming.kind_of(kind) not in LOCO_KINDS]
   if layout == "loco" and unknown:
     raise ValueError(
       f"{place} holds {listing.some(unknown)}; the LOCO layout has "
@@ -320,11 +293,13 @@ def _read_test_split(
       f"normal ones into {place}/{records.GOOD}, others into a folder named after "
       "their kind."
     )
-  truth = {} if layout == "plain" else layouts.match(folder, layout, files)
+  truth = (
+    {} if layout == "plain" else layouts.match(folder, place, layout, files, beside)
+  )
   return tuple(
     record
     for kind in files
-    for record in _records(category, "test", kind, files[kind], truth)
+    for record in _records(category, "test", kind, files[kind], place / kind, truth)
   )
 
 
@@ -333,15 +308,20 @@ def _records(
   split: str,
   kind: str,
   files: Sequence[pathlib.Path],
+  place: pathlib.Path,
   truth: dict[pathlib.Path, tuple[pathlib.Path, ...]] | None = None,
 ) -> tuple[records.Record, ...]:
-  names = listing.distinct([(file.stem, file.name) for file in files])
+  """The files' records, whose ids have the kind and the path below the place."""
+  below = [file.relative_to(place) for file in files]
+  names = listing.distinct(
+    [(path.with_suffix("").as_posix(), path.as_posix()) for path in below]
+  )
   return tuple(
     records.Record(
       id=f"{category}/{split}/{kind}/{name}",
       category=category,
       split=split,
-      kind=kind,
+      kind=naming.kind_of(kind),
       image=file,
       masks=(truth or {}).get(file, ()),
     )

@@ -4,7 +4,7 @@ import collections
 import pathlib
 
 from nps_jax.data import listing
-from nps_jax.data import records
+from nps_jax.data import naming
 
 
 def find_layout(folder: pathlib.Path) -> str:
@@ -16,13 +16,17 @@ def find_layout(folder: pathlib.Path) -> str:
   if (folder / "defects_config.json").exists():
     return "loco"
   subfolders = listing.folders(folder / "ground_truth")
-  kinds = [kind for kind in subfolders if kind.name != records.GOOD]
-  image_folders = [folder for kind in kinds for folder in listing.folders(kind)]
-  if any(listing.files(folder) for folder in image_folders):
-    return "loco"
-  files = [file for kind in kinds for file in listing.files(kind)]
-  if any(file.stem.endswith("_mask") for file in files):
+  kinds = [kind for kind in subfolders if not naming.is_normal(kind.name)]
+  files = [file for kind in kinds for file in listing.walk(kind)]
+  if any(file.stem.endswith(naming.MASK) for file in files):
     return "mvtec_ad"
+  if any(file.parent not in kinds for file in files):
+    return "loco"
+  test = naming.find_split(folder, "test")
+  if not files and test is not None:
+    for kind in listing.folders(test):
+      if naming.split_masks(listing.images(kind))[1]:
+        return "mvtec_ad"  # with masks beside the images
   if files:
     raise ValueError(
       f"{folder}/ground_truth is in no known layout; found {listing.some(files)}. "
@@ -33,33 +37,42 @@ def find_layout(folder: pathlib.Path) -> str:
 
 
 def match(
-  folder: pathlib.Path, layout: str, files: dict[str, list[pathlib.Path]]
+  folder: pathlib.Path,
+  test: pathlib.Path,
+  layout: str,
+  files: dict[str, list[pathlib.Path]],
+  beside: dict[pathlib.Path, list[pathlib.Path]],
 ) -> dict[pathlib.Path, tuple[pathlib.Path, ...]]:
   """Each anomalous image's masks.
 
   Args:
+    test: the folder of the kinds' folders.
     files: the test images by kind.
+    beside: masks that lie beside their images.
 
   Raises:
     ValueError: images without a mask, or masks without an image; lists and counts them.
   """
   truth = folder / "ground_truth"
-  kinds = {*files, *(kind.name for kind in listing.folders(truth))} - {records.GOOD}
+  names = {*files, *(kind.name for kind in listing.folders(truth))}
   masks, missing, stray = {}, [], []
-  for kind in sorted(kinds):
+  for kind in sorted(name for name in names if not naming.is_normal(name)):
     images = files.get(kind, [])
-    by_stem, strange = _masks(truth / kind, layout)
-    stems = collections.Counter(image.stem for image in images)
-    shared = [stem for stem, count in stems.items() if count > 1]
+    by_key, strange = _masks(truth / kind, layout)
+    keys = {image: naming.key(image, test / kind) for image in images}
+    shared = [
+      key for key, count in collections.Counter(keys.values()).items() if count > 1
+    ]
     if shared:
       raise ValueError(
-        f"{folder}/test/{kind} has several images named {listing.some(shared)}, which "
+        f"{test / kind} has several images named {listing.some(shared)}, which "
         "would share a mask. Rename all but one of each, and their masks."
       )
     for image in images:
-      masks[image] = tuple(by_stem.get(image.stem, ()))
+      masks[image] = (*by_key.get(keys[image], ()), *beside.get(image, ()))
     missing += [image for image in images if not masks[image]]
-    stray += strange + [truth / kind / stem for stem in by_stem if stem not in stems]
+    stray += strange
+    stray += [truth / kind / key for key in by_key if key not in keys.values()]
   form = "<image>/<number>.png" if layout == "loco" else "<image>_mask.png"
   if missing:
     raise ValueError(
@@ -69,7 +82,7 @@ def match(
     )
   if stray:
     raise ValueError(
-      f"{len(stray)} masks in {truth} have no image in {folder}/test: "
+      f"{len(stray)} masks in {truth} have no image in {test}: "
       f"{listing.some(stray)}. Expected <kind>/{form}. Add the images, or remove the "
       "masks."
     )
@@ -79,14 +92,16 @@ def match(
 def _masks(
   place: pathlib.Path, layout: str
 ) -> tuple[dict[str, list[pathlib.Path]], list[pathlib.Path]]:
-  """Mask files by their image's stem, and files that are not where masks belong."""
-  files = [file for file in listing.files(place) if listing.is_image(file)]
-  if layout == "loco":
-    folders = listing.folders(place)
-    return {folder.name: listing.images(folder) for folder in folders}, files
-  by_stem = collections.defaultdict(list)
-  for file in files:
-    if file.stem.endswith("_mask"):
-      by_stem[file.stem.removesuffix("_mask")].append(file)
-  strange = [file for file in files if not file.stem.endswith("_mask")]
-  return dict(by_stem), strange
+  """Mask files by their image's key, and files that are not where masks belong."""
+  by_key = collections.defaultdict(list)
+  strange = []
+  for file in listing.walk(place):
+    if not listing.is_image(file):
+      continue
+    if layout == "loco" and file.parent != place:
+      by_key[naming.key(file.parent / "x", place).rpartition("/")[0]].append(file)
+    elif layout != "loco" and file.stem.endswith(naming.MASK):
+      by_key[naming.key(file, place).removesuffix(naming.MASK)].append(file)
+    else:
+      strange.append(file)
+  return dict(by_key), strange

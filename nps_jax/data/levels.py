@@ -24,9 +24,8 @@ def read(
   """
   with decoding.opened(source, name) as image:
     turn = decoding.turn(image)
-    if image.mode == "P":
-      image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    pixels = np.asarray(image)
+    form = "RGBA" if "transparency" in image.info else "RGB"
+    pixels = np.asarray(image.convert(form) if image.mode == "P" else image)
   values = _grey(pixels, name)
   if turn is not None:
     values = np.asarray(Image.fromarray(values).transpose(turn))

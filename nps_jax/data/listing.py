@@ -6,7 +6,7 @@ import difflib
 import os
 import pathlib
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 LISTED = 10  # names that a message shows at most
 
 
@@ -21,12 +21,12 @@ def files(place: pathlib.Path) -> list[pathlib.Path]:
 
 
 def images(place: pathlib.Path) -> list[pathlib.Path]:
-  """Its image files by name; other files count only where there is nothing else.
+  """Its image files at any depth; other files count only where there is nothing else.
 
   Raises:
     ValueError: it holds files, none of which is an image by its suffix.
   """
-  paths = files(place)
+  paths = list(walk(place))
   chosen = [path for path in paths if is_image(path)]
   if paths and not chosen:
     raise ValueError(

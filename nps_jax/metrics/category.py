@@ -4,6 +4,7 @@ import collections
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from absl import logging
 from jaxtyping import Float
 import numpy as np
 
@@ -125,6 +126,13 @@ def _gather(
       f"score, the first being {next(iter(missing))}."
     )
   masks.tell_wide(wide, inverted, shown)
+  kinds = sorted({image.kind for image in images})
+  if images and (records.GOOD not in kinds or len(kinds) == 1):
+    logging.warning(
+      "%s: AUROC needs normal and anomalous test images; there are only %s. Normal "
+      "ones belong into test/good.",
+      *(dataset.category, ", ".join(kinds)),
+    )
   return images, groups
 
 

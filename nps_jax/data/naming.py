@@ -1,0 +1,90 @@
+"""What people call a data set's folders: its splits, and what is normal in them."""
+
+from collections.abc import Iterable, Sequence
+import pathlib
+import unicodedata
+
+from nps_jax.data import listing
+from nps_jax.data import records
+
+SPLITS = {  # folder names by split, in any case
+  "train": ("train", "training"),
+  "validation": ("validation", "val", "valid"),
+  "test": ("test", "testing", "test_public"),
+}
+NORMAL = ("good", "ok", "normal", "nominal", "defect_free")  # of a kind, in any case
+MASK = "_mask"  # ends the name of a mask that lies beside others' or its image
+
+
+def find_split(folder: pathlib.Path, split: str) -> pathlib.Path | None:
+  """The category's folder of a split, by any of its names; None if there is none.
+
+  Raises:
+    ValueError: there are several.
+  """
+  there = [
+    place for place in listing.folders(folder) if place.name.casefold() in SPLITS[split]
+  ]
+  if len(there) > 1:
+    raise ValueError(
+      f"{folder} has {listing.some([place.name for place in there])}, which all mean "
+      f"{split}. Keep one of them."
+    )
+  return there[0] if there else None
+
+
+def is_normal(name: str) -> bool:
+  """Whether a folder of this name holds normal images."""
+  return name.casefold() in NORMAL
+
+
+def kind_of(name: str) -> str:
+  """The kind that a test folder's name stands for."""
+  return records.GOOD if is_normal(name) else name
+
+
+def normal_folders(place: pathlib.Path) -> list[pathlib.Path]:
+  """The folders of normal images in a split's folder."""
+  return [each for each in listing.folders(place) if is_normal(each.name)]
+
+
+def same(name: str) -> str:
+  """A name in the one form of all that look the same (NFC)."""
+  return unicodedata.normalize("NFC", name)
+
+
+def key(path: pathlib.Path, place: pathlib.Path) -> str:
+  """A file's path below a folder, without suffix, in one form."""
+  return same(path.relative_to(place).with_suffix("").as_posix())
+
+
+def split_masks(
+  paths: Sequence[pathlib.Path],
+) -> tuple[list[pathlib.Path], dict[pathlib.Path, list[pathlib.Path]]]:
+  """The images among files, and the masks that lie beside them as NAME_mask.
+
+  A name that ends so without an image of the name is an image.
+  """
+  stems = {path.with_suffix(""): path for path in paths}
+  masks: dict[pathlib.Path, list[pathlib.Path]] = {}
+  images = []
+  for path in paths:
+    image = stems.get(path.with_name(path.stem.removesuffix(MASK)))
+    if path.stem.endswith(MASK) and image is not None:
+      masks.setdefault(image, []).append(path)
+    else:
+      images.append(path)
+  return images, masks
+
+
+def split_names(text: str, known: Iterable[str]) -> list[str]:
+  """The names with commas between them, where a known one may have commas itself."""
+  known, parts, names = set(known), text.split(","), []
+  while parts:
+    lengths = [
+      end for end in range(len(parts), 1, -1) if ",".join(parts[:end]).strip() in known
+    ]
+    end = lengths[0] if lengths else 1
+    names.append(",".join(parts[:end]).strip())
+    parts = parts[end:]
+  return list(dict.fromkeys(name for name in names if name))
