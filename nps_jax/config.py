@@ -51,6 +51,7 @@ def defaults() -> ml_collections.ConfigDict:
   data.layout = "auto"  # "auto", "loco", "mvtec_ad" or "plain"
   data.validation_fraction = 0.1  # of train, only where no validation folder exists;
   # at least 6 images, or a third if these are fewer
+  data.bits = 0  # of grey in 16-bit files: 8 to 16; 0: as the training images have it
   data.threads = 2  # threads that decode images
 
   config.encoder = encoder = ml_collections.ConfigDict()
@@ -212,6 +213,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     lambda v: 0 < len(v) == len({1, 2, 3, 4, 5} & set(v)) and sorted(v) == list(v),
   ),
   "encoder.deepest": (DEEPEST, lambda v: v in range(6)),
+  "data.bits": ("0 or 8 to 16", lambda v: v == 0 or 8 <= v <= 16),
   "data.validation_fraction": ("in (0, 1)", lambda v: 0 < v < 1),
   "codebook.decay": ("in [0, 1)", lambda v: 0 <= v < 1),
   "codebook.memory": ("in [0, 1]", lambda v: 0 <= v <= 1),

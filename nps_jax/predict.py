@@ -115,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   try:
     images = unlabelled.images(flags.images)
     run = inference.open_run(flags.run)
+    bits = run.about.config.data.bits
+    images = tuple(record._replace(bits=bits) for record in images)
     category = choose_category(run, flags.category)
     limit, meaning = flags.threshold, ""
     if limit is None:

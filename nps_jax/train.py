@@ -47,9 +47,9 @@ def main(argv: Sequence[str]) -> None:
       distributed.initialise()
     interruption.listen()  # after JAX, which would take SIGTERM for its own
     config, workdir = console.chosen(CONFIG.name), files.local(WORKDIR.value)
+    trained = pathlib.Path(TRAINED.value) if TRAINED.value else None
     if config.data.synthetic and not config.data.root:
       config.data.root = str(draw(config, workdir / "data"))
-    trained = pathlib.Path(TRAINED.value) if TRAINED.value else None
     finish(trainer.fit(config, workdir, trained))
   except (ValueError, OSError, FloatingPointError) as error:
     raise SystemExit(f"Error: {error}") from error

@@ -32,6 +32,7 @@ from nps_jax.runs import checkpoints
 from nps_jax.runs import description
 from nps_jax.runs import integrity
 from nps_jax.runs import interruption
+from nps_jax.runs import locking
 from nps_jax.runs import provenance
 from nps_jax.runs import telemetry
 
@@ -53,7 +54,7 @@ def fit(
 
   Raises:
     ValueError, FileNotFoundError: a setting, the data or the weights are wrong, or the
-      workdir holds another run.
+      workdir holds another run, or another process trains there.
     FloatingPointError: a loss is not finite; names the step, the term and the level.
     OSError: a checkpoint cannot be saved.
     KeyboardInterrupt: SIGTERM or SIGINT came; a checkpoint has been saved.
@@ -63,6 +64,7 @@ def fit(
   datasets = sources.open_all(config.data, config.seed)
   names = tuple(data.category for data in datasets)
   checking.check(datasets)
+  config.data.bits = sources.bits_of(datasets)
 
   loaded = weights.load(
     config.encoder.weights, config.encoder.name, config.encoder.deepest
@@ -76,30 +78,32 @@ def fit(
     encoder=loaded.identity,
     images=checking.fingerprint(datasets),
   )
-  calibrated = distributed.all_hosts(integrity.intact(workdir / inference.CALIBRATION))
+  path = workdir / inference.CALIBRATION
+  calibrated = distributed.all_hosts(integrity.intact(path))
   source = None if trained is None or calibrated else open_trained(trained, about)
-  description.write(workdir, about)
-  if source is not None:
-    checkpoints.adopt(source.folder, workdir)
-  checkpoints.write_frozen(workdir, {"encoder": loaded.params, **constants})
+  with locking.alone(workdir):
+    description.write(workdir, about)
+    if source is not None:
+      checkpoints.adopt(source.folder, workdir)
+    checkpoints.write_frozen(workdir, {"encoder": loaded.params, **constants})
 
-  model = detector.Detector(config, names, loaded.deepest, vectors)
-  optimizer = updates.make_optimizer(config.train)
-  state = distributed.put_replicated(mesh, updates.create_state(model, optimizer))
-  copier = functools.cache(lessons.copies)  # the modules' edits are the statistics' too
-  frozen = distributed.put_replicated(mesh, loaded.params)
-  keeper = checkpoints.Checkpoints(workdir, config.checkpoint.keep)
-  try:
-    state = restore(keeper, state)
-    with provenance.timed(workdir, "train"), interruption.Watch() as watch:
-      taught = functools.partial(lessons.prepare, config, datasets, copier)
-      train(model, optimizer, mesh, frozen, state, taught, keeper, workdir, watch)
-  finally:
-    keeper.close()
+    model = detector.Detector(config, names, loaded.deepest, vectors)
+    optimizer = updates.make_optimizer(config.train)
+    state = distributed.put_replicated(mesh, updates.create_state(model, optimizer))
+    copier = functools.cache(lessons.copies)  # of modules and of statistics
+    frozen = distributed.put_replicated(mesh, loaded.params)
+    keeper = checkpoints.Checkpoints(workdir, config.checkpoint.keep)
+    try:
+      state = restore(keeper, state)
+      with provenance.timed(workdir, "train"), interruption.Watch() as watch:
+        taught = functools.partial(lessons.prepare, config, datasets, copier)
+        train(model, optimizer, mesh, frozen, state, taught, keeper, workdir, watch)
+    finally:
+      keeper.close()
 
-  run = inference.open_run(workdir, calibrated=False)
-  with provenance.timed(workdir, "calibrate"):
-    return calibrating.calibrate(run, datasets, source, copier)
+    run = inference.open_run(workdir, calibrated=False)
+    with provenance.timed(workdir, "calibrate"):
+      return calibrating.calibrate(run, datasets, source, copier)
 
 
 def open_trained(

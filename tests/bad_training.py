@@ -163,7 +163,8 @@ TRAIN = (
     "a kind that LOCO does not have",
     trees.image(f"{trees.TEST}/scratch/000.png"),
     f"{trees.NUTS}/test holds scratch; the LOCO layout has good, logical_anomalies, "
-    "structural_anomalies. Rename or move the folders, or change config.data.layout.",
+    "structural_anomalies, or other kinds alone. Rename or move the folders, or change "
+    "config.data.layout.",
   ),
   trees.Case(
     "a folder without train",

@@ -9,6 +9,7 @@ from PIL import Image
 import pytest
 
 from nps_jax.data import decoding
+from nps_jax.data import depth
 from nps_jax.data import records
 
 SIDEWAYS = (5, 6, 7, 8)
@@ -54,6 +55,44 @@ def test_without_a_size_the_pixels_stay(tmp_path):
   pixels = noise(6, 9)
   Image.fromarray(pixels).save(tmp_path / "a.png")
   np.testing.assert_array_equal(decoding.decode(record(tmp_path / "a.png")), pixels)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_grey_of_16_bit_files_is_scaled_by_its_bits(tmp_path, bits):
+  full = 2**bits - 1
+  values = np.uint16([[0, 1, full // 2, full // 3], [full - 1, full, 7, full // 5]])
+  path = tmp_path / "deep.png"
+  Image.fromarray(values).save(path)
+  deep = records.Record("a", "", "", "", path, bits=bits)
+  want = np.floor(values.astype(np.float64) / full * 255 + 0.5)
+  np.testing.assert_array_equal(decoding.decode(deep)[..., 0], want)
+  assert decoding.highest(deep) == full
+  if bits > 8:
+    with pytest.raises(ValueError, match=rf"value is {full}, above the {full // 4} of"):
+      decoding.decode(deep._replace(bits=bits - 2))
+
+
+def test_a_data_set_s_bits_are_those_of_its_normal_images(tmp_path, caplog):
+  images = []
+  for at, high in enumerate((900, 3000)):
+    path = tmp_path / f"{at}.png"
+    Image.fromarray(np.uint16([[0, high]])).save(path)
+    images.append(records.Record(f"{at}", "", "train", "good", path))
+  Image.new("L", (4, 4)).save(tmp_path / "8.png")
+  (tmp_path / "bad.png").write_bytes(b"no image")
+  shallow = [
+    records.Record(name, "", "train", "good", tmp_path / name)
+    for name in ("8.png", "bad.png")
+  ]
+  assert depth.find(images[:1]) == 10 and depth.find(images) == 12
+  assert depth.find(shallow) == 16 and not any(map(decoding.highest, shallow[:1]))
+  with caplog.at_level("INFO"):
+    assert depth.find(images + shallow) == 12
+  assert "2 of 4 normal images are 16-bit files, whose highest grey" in caplog.text
+  assert "value is 3000: read as 12 bits" in caplog.text
+  data = records.Dataset("a", "plain", tuple(images), tuple(images), tuple(shallow))
+  bits = {each.bits for split in depth.using(data, 12)[2:5] for each in split}
+  assert bits == {12}
 
 
 def test_every_mode_becomes_rgb():

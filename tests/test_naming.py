@@ -1,5 +1,7 @@
 """Trees as people have them: names of splits and kinds, folders within folders."""
 
+import json
+import pathlib
 import unicodedata
 
 import ml_collections
@@ -10,6 +12,7 @@ import pytest
 from nps_jax.data import folder
 from nps_jax.data import naming
 from nps_jax.data import records
+from nps_jax.metrics import category
 
 MASK = np.zeros((6, 8), np.uint8)
 MASK[1:3, 2:5] = 255
@@ -136,3 +139,59 @@ def test_a_name_may_have_commas(tmp_path):
     | {"validation_fraction": 0.1}
   )
   assert [each.category for each in folder.open_all(config, 0)] == [known[0]]
+
+
+AUTOVI = {
+  "defect_name": "missing_screw",
+  "pixel_value": 255,
+  "saturation_threshold": 1.0,
+  "relative_saturation": True,
+}
+FORMS = {  # of other data sets: where an anomalous image and its mask lie, the layout
+  "MVTec AD 2": (
+    ("train/good/000_regular.png", "validation/good/000_regular.png"),
+    ("test_public/good/000_regular.png", "test_public/bad/000_regular.png"),
+    "test_public/ground_truth/bad/000_regular_mask.png",
+    "mvtec_ad",
+  ),
+  "AutoVI": (
+    ("train/good/0000.png", "train/good/0001.png"),
+    ("test/good/0000.png", "test/missing_screw/0000.png"),
+    "ground_truth/missing_screw/0000/0000.png",
+    "loco",
+  ),
+  "VisA": (
+    ("train/good/0000.JPG", "train/good/0001.JPG"),
+    ("test/good/0000.JPG", "test/bad/000.JPG"),
+    "ground_truth/bad/000.png",
+    "mvtec_ad",
+  ),
+  "BTAD": (
+    ("train/ok/0000.bmp", "train/ok/0001.bmp"),
+    ("test/ok/0000.bmp", "test/ko/0000.bmp"),
+    "ground_truth/ko/0000.png",
+    "mvtec_ad",
+  ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_trees_of_other_data_sets_are_known(tmp_path, name):
+  learned, tested, mask, layout = FORMS[name]
+  base = tree(tmp_path / "nuts", *learned, *tested)
+  save(base / mask)
+  if layout == "loco":
+    (base / "defects_config.json").write_text(json.dumps([AUTOVI]))
+  assert folder.find_categories(tmp_path) == ("nuts",)
+  data = folder.open_category(tmp_path, "nuts")
+  assert data.layout == layout and len(data.train) + len(data.validation) == 2
+  good, bad = sorted(data.test, key=lambda record: record.kind != "good")
+  assert (good.kind, good.masks) == ("good", ())
+  assert bad.kind == pathlib.PurePath(tested[1]).parent.name
+  assert bad.masks == (base / mask,)
+  rows = [(good, np.zeros(MASK.shape), 0.0), (bad, MASK / 255.0, 1.0)]
+  result = category.measure(data, rows)
+  assert result["image_auroc"]["pooled"] == 1
+  region = result["au_spro"]["mean"] if layout == "loco" else result["au_pro"]
+  assert set(region.values()) == {1.0} and region
+  assert result["n_by_kind"] == {bad.kind: 1}

@@ -34,14 +34,14 @@ def decode(
   """The image in RGB, squeezed to size x size (antialiased bilinear) or as it is.
 
   It is turned as its EXIF says. Transparency is dropped, not blended: what colour lies
-  behind a product is unknown. 16-bit grey is divided by 257, so its full range is ours.
+  behind a product is unknown. 16-bit grey is scaled by the record's bits.
 
   Raises:
     ValueError: the image cannot be read; names it and the reason.
   """
   with _opened(record) as image:
     way = turn(image)
-    rgb = _rgb(image)
+    rgb = _rgb(image, record.bits)
     rgb = rgb if way is None else rgb.transpose(way)
     if size is not None:
       rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
@@ -57,6 +57,16 @@ def original_size(record: records.Record) -> tuple[int, int]:
   with _opened(record) as image:
     sideways = turn(image) in [TURNS[orientation] for orientation in (5, 6, 7, 8)]
     return (image.width, image.height) if sideways else (image.height, image.width)
+
+
+def highest(record: records.Record) -> int | None:
+  """The highest grey value of a 16-bit file; None of any other.
+
+  Raises:
+    ValueError: the image cannot be read; names it and the reason.
+  """
+  with _opened(record) as image:
+    return int(np.asarray(image).max()) if image.mode.startswith("I") else None
 
 
 def complaint(head: str, bad: Sequence[str]) -> str:
@@ -152,13 +162,20 @@ def turn(image: Image.Image) -> Image.Transpose | None:
   return TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-  """Any mode in 8-bit RGB."""
+def _rgb(image: Image.Image, bits: int) -> Image.Image:
+  """Any mode in 8-bit RGB, grey of 16-bit files by the bits that its values have."""
   if image.mode.startswith("I"):
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
       raise _Refused("it has grey values outside of 16 bits")
-    return Image.fromarray(np.uint8((values + 128) // 257)).convert("RGB")
+    full = 2**bits - 1
+    if values.max() > full:
+      raise _Refused(
+        f"its highest grey value is {values.max()}, above the {full} of the {bits} "
+        "bits that the training images have (config.data.bits)"
+      )
+    grey = np.uint8((510 * values + full) // (2 * full))  # to the nearest
+    return Image.fromarray(grey).convert("RGB")
   if image.mode == "P" and "transparency" in image.info:
     image = image.convert("RGBA")  # PIL warns of the direct way
   return image.convert("RGB")

@@ -276,15 +276,15 @@ def _read_test_split(
   if place is None:
     return ()
   files, beside = {}, {}
-  for kind in listing.folders(place):
+  for kind in naming.kinds(place):
     files[kind.name], masks_there = naming.split_masks(listing.images(kind))
     beside |= masks_there
   unknown = [kind for kind in files if naming.kind_of(kind) not in LOCO_KINDS]
-  if layout == "loco" and unknown:
+  if layout == "loco" and set(files) & set(LOCO_KINDS[1:]) and unknown:
     raise ValueError(
       f"{place} holds {listing.some(unknown)}; the LOCO layout has "
-      f"{listing.some(LOCO_KINDS)}. Rename or move the folders, or change "
-      "config.data.layout."
+      f"{listing.some(LOCO_KINDS)}, or other kinds alone. Rename or move the folders, "
+      "or change config.data.layout."
     )
   loose = [file for file in listing.files(place) if listing.is_image(file)]
   if loose:

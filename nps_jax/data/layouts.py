@@ -1,6 +1,7 @@
 """The forms that ground truth takes, told apart, and matched with the test images."""
 
 import collections
+from collections.abc import Set
 import pathlib
 
 from nps_jax.data import listing
@@ -15,22 +16,25 @@ def find_layout(folder: pathlib.Path) -> str:
   """
   if (folder / "defects_config.json").exists():
     return "loco"
-  subfolders = listing.folders(folder / "ground_truth")
-  kinds = [kind for kind in subfolders if not naming.is_normal(kind.name)]
+  truth, test = naming.find_truth(folder), naming.find_split(folder, "test")
+  kinds = [kind for kind in listing.folders(truth) if not naming.is_normal(kind.name)]
   files = [file for kind in kinds for file in listing.walk(kind)]
-  if any(file.stem.endswith(naming.MASK) for file in files):
+  images = (
+    {} if test is None else {k.name: listing.images(k) for k in naming.kinds(test)}
+  )
+  keys = {f"{kind}/{image.stem}" for kind in images for image in images[kind]}
+  named = [f"{file.parent.name}/{file.stem}" in keys for file in files]
+  if any(file.stem.endswith(naming.MASK) for file in files) or any(named):
     return "mvtec_ad"
   if any(file.parent not in kinds for file in files):
     return "loco"
-  test = naming.find_split(folder, "test")
-  if not files and test is not None:
-    for kind in listing.folders(test):
-      if naming.split_masks(listing.images(kind))[1]:
-        return "mvtec_ad"  # with masks beside the images
+  if not files and any(naming.split_masks(paths)[1] for paths in images.values()):
+    return "mvtec_ad"  # with masks beside the images
   if files:
     raise ValueError(
-      f"{folder}/ground_truth is in no known layout; found {listing.some(files)}. "
-      "MVTec AD has <kind>/<image>_mask.png, LOCO has <kind>/<image>/<number>.png. "
+      f"{truth} is in no known layout; found {listing.some(files)}. MVTec AD has "
+      "<kind>/<image>_mask.png, BTAD and VisA <kind>/<image>.png, LOCO "
+      "<kind>/<image>/<number>.png. "
       'Rename the files, or set config.data.layout to "plain", which needs no masks.'
     )
   return "plain"
@@ -53,13 +57,13 @@ def match(
   Raises:
     ValueError: images without a mask, or masks without an image; lists and counts them.
   """
-  truth = folder / "ground_truth"
+  truth = naming.find_truth(folder)
   names = {*files, *(kind.name for kind in listing.folders(truth))}
   masks, missing, stray = {}, [], []
   for kind in sorted(name for name in names if not naming.is_normal(name)):
     images = files.get(kind, [])
-    by_key, strange = _masks(truth / kind, layout)
     keys = {image: naming.key(image, test / kind) for image in images}
+    by_key, strange = _masks(truth / kind, layout, set(keys.values()))
     shared = [
       key for key, count in collections.Counter(keys.values()).items() if count > 1
     ]
@@ -90,18 +94,22 @@ def match(
 
 
 def _masks(
-  place: pathlib.Path, layout: str
+  place: pathlib.Path, layout: str, images: Set[str]
 ) -> tuple[dict[str, list[pathlib.Path]], list[pathlib.Path]]:
-  """Mask files by their image's key, and files that are not where masks belong."""
+  """Mask files by their image's key, and files that are not where masks belong.
+
+  Args:
+    images: the keys of the images that are there.
+  """
   by_key = collections.defaultdict(list)
-  strange = []
-  for file in listing.walk(place):
-    if not listing.is_image(file):
-      continue
+  files, strange = [file for file in listing.walk(place) if listing.is_image(file)], []
+  suffixed = any(file.stem.endswith(naming.MASK) for file in files)
+  for file in files:
     if layout == "loco" and file.parent != place:
       by_key[naming.key(file.parent / "x", place).rpartition("/")[0]].append(file)
-    elif layout != "loco" and file.stem.endswith(naming.MASK):
-      by_key[naming.key(file, place).removesuffix(naming.MASK)].append(file)
+    elif layout != "loco" and (file.stem.endswith(naming.MASK) or not suffixed):
+      key = naming.key(file, place)
+      by_key[key if key in images else key.removesuffix(naming.MASK)].append(file)
     else:
       strange.append(file)
   return dict(by_key), strange

@@ -13,6 +13,7 @@ SPLITS = {  # folder names by split, in any case
   "test": ("test", "testing", "test_public"),
 }
 NORMAL = ("good", "ok", "normal", "nominal", "defect_free")  # of a kind, in any case
+TRUTH = "ground_truth"  # folder of the masks, in the category's or its test images'
 MASK = "_mask"  # ends the name of a mask that lies beside others' or its image
 
 
@@ -31,6 +32,19 @@ def find_split(folder: pathlib.Path, split: str) -> pathlib.Path | None:
       f"{split}. Keep one of them."
     )
   return there[0] if there else None
+
+
+def find_truth(folder: pathlib.Path) -> pathlib.Path:
+  """The category's folder of masks, which MVTec AD 2 has among the test images."""
+  test = find_split(folder, "test")
+  if test is not None and (test / TRUTH).is_dir():
+    return test / TRUTH
+  return folder / TRUTH
+
+
+def kinds(test: pathlib.Path) -> list[pathlib.Path]:
+  """The folders of the kinds among the test images."""
+  return [place for place in listing.folders(test) if place.name != TRUTH]
 
 
 def is_normal(name: str) -> bool:

@@ -1,7 +1,10 @@
 """Where a run's data sets come from: a folder tree, or a prepared tfds data set."""
 
+from collections.abc import Sequence
+
 import ml_collections
 
+from nps_jax.data import depth
 from nps_jax.data import folder
 from nps_jax.data import records
 
@@ -11,11 +14,23 @@ def open_all(
 ) -> tuple[records.Dataset, ...]:
   """The data sets of all categories that config.data names, in its order.
 
+  Grey of 16-bit files is read by config.data.bits or, where that is 0, by the bits that
+  the normal images have.
+
   Raises:
     ValueError, FileNotFoundError: as the source's own `open_all` does.
   """
   if config.source == "tfds":
     from nps_jax.data import prepared  # noqa: PLC0415 - tfds is slow to import
 
-    return prepared.open_all(config)
-  return folder.open_all(config, seed)
+    datasets = prepared.open_all(config)
+  else:
+    datasets = folder.open_all(config, seed)
+  learned = [record for data in datasets for record in (*data.train, *data.validation)]
+  bits = config.bits or depth.find(learned)
+  return tuple(depth.using(data, bits) for data in datasets)
+
+
+def bits_of(datasets: Sequence[records.Dataset]) -> int:
+  """The bits that `open_all` found, or was told."""
+  return datasets[0].train[0].bits

@@ -229,6 +229,11 @@ def _loco_regions(
     areas.append(subset_areas)
     if subset_names:
       curves[subset] = heights.mean(axis=0).tolist()
+  if not {records.LOGICAL, records.STRUCTURAL} & {image.kind for image in images}:
+    names, whole, heights = _channels(images, groups, limits)  # of other kinds: AutoVI
+    curves = {"all": heights.mean(axis=0).tolist()} if names else None
+    mean = _mean(whole, limits)
+    return by_subset | {"mean": mean}, _by_name(names, whole, limits), curves
   mean = None
   if by_subset["logical"] and by_subset["structural"]:
     mean = {

@@ -138,6 +138,7 @@ def run(name: str, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> 
   datasets = sources.open_all(config.data, config.seed)
   names = tuple(data.category for data in datasets)
   checking.check(datasets)
+  config.data.bits = sources.bits_of(datasets)
   loaded = weights.load(
     config.encoder.weights, config.encoder.name, config.encoder.deepest
   )

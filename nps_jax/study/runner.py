@@ -76,8 +76,8 @@ def _differences(stored: Mapping, wanted: Mapping) -> list[str]:
       paths = [pathlib.Path(text).expanduser() for text in (stored[field], value)]
       if paths[0].resolve() == paths[1].resolve():
         continue
-    elif field in description.FREE:
-      continue
+    elif field in description.FREE or (field == "data.bits" and value == 0):
+      continue  # what the run has found there
     deciding[f"config.{field}"] = value
   named = {f"config.{field}": value for field, value in stored.items()}
   return description.compare(named, deciding)
