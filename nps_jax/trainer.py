@@ -81,8 +81,8 @@ def fit(
   path = workdir / inference.CALIBRATION
   calibrated = distributed.all_hosts(integrity.intact(path))
   source = None if trained is None or calibrated else open_trained(trained, about)
+  description.write(workdir, about)
   with locking.alone(workdir):
-    description.write(workdir, about)
     if source is not None:
       checkpoints.adopt(source.folder, workdir)
     checkpoints.write_frozen(workdir, {"encoder": loaded.params, **constants})
