@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 import dataclasses
-import operator
 
 from absl import logging
 import jax
@@ -26,6 +25,7 @@ from nps_jax.runs import checkpoints
 from nps_jax.runs import integrity
 
 BLUR = 1.0  # cells by which codes are usual beside where normal images have them
+POOL = 2**20  # patches of all images, that priors are chosen from at most
 ENOUGH = 40  # edits of parts, below which the codes learn from all edits
 
 Pooled = dict[str, Float[np.ndarray, "_ _"]]
@@ -86,21 +86,34 @@ def learn_priors(run: inference.Run, data: records.Dataset) -> scoring.Priors:
     return jax.tree.map(lambda rows: rows.astype(np.float16), wanted)
 
   mesh = distributed.mesh(distributed.round_up(inference.BATCH))
-  frozen, parts = distributed.put_replicated(mesh, run.frozen["encoder"]), []
+  frozen, parts = distributed.put_replicated(mesh, run.frozen["encoder"]), {}
   zeros = [0] * len(data.train)  # their contexts, which are not looked at
+  each = max(1, POOL // len(data.train))  # rows of an image that take part
   for rows in inference.batches(run, mesh, data.train, zeros, "priors"):
-    valid, wanted = distributed.gather((rows.valid, forward(frozen, rows.image)))
-    parts.append(jax.tree.map(operator.itemgetter(valid > 0), wanted))
+    index, wanted = distributed.gather((rows.index, forward(frozen, rows.image)))
+    for name, values in wanted.items():
+      for at in np.flatnonzero(index >= 0):
+        own = values[at].reshape(-1, values.shape[-1])
+        parts.setdefault(name, []).append(_some(own, each, config.seed, int(index[at])))
   chosen = {}
-  for name in sorted(parts[0]):
-    rows = np.concatenate([part.pop(name) for part in parts])
-    rows = rows.reshape(-1, rows.shape[-1])
+  for name in sorted(parts):
+    rows = np.concatenate(parts.pop(name))
     if name == "memory":
       count = max(1, round(config.codebook.memory * len(rows)))
       chosen[name] = rows[memory.coreset(rows, count, config.seed)]
     else:
       chosen[name] = counts.learn(rows, config.codebook.parts, config.seed)
   return scoring.Priors(**chosen)
+
+
+def _some(
+  rows: Float[np.ndarray, "n d"], count: int, seed: int, index: int
+) -> Float[np.ndarray, "_ d"]:
+  """At most so many of an image's rows, in order, chosen by the image's place."""
+  if len(rows) <= count:
+    return rows
+  chosen = np.random.default_rng((seed, index)).permutation(len(rows))[:count]
+  return rows[np.sort(chosen)]
 
 
 def _fit(

@@ -165,3 +165,23 @@ def test_without_memory_and_codes_there_are_no_priors(run, data, tmp_path):
   assert calibrating.learn_priors(bare, data) == scoring.Priors()
   pooled, usual = calibrating.summarise(bare, data.train[:2], "tray", scoring.Priors())
   assert usual is None and set(pooled) == {"features", "residual"}
+
+
+def test_the_rows_that_take_part_depend_on_the_image_alone():
+  rows = np.arange(40.0).reshape(20, 2)
+  some = calibrating._some(rows, 5, seed=1, index=3)
+  assert len(some) == 5 and (np.diff(some[:, 0]) > 0).all()
+  assert {tuple(row) for row in some} <= {tuple(row) for row in rows}
+  np.testing.assert_array_equal(some, calibrating._some(rows, 5, seed=1, index=3))
+  assert not np.array_equal(some, calibrating._some(rows, 5, seed=1, index=4))
+  np.testing.assert_array_equal(rows, calibrating._some(rows, 20, seed=1, index=3))
+
+
+def test_the_pool_of_patches_is_bounded(run, root, monkeypatch):
+  """Of many images a part of each one's patches; of few all of them."""
+  data = folder.open_category(root, "tray")
+  whole = calibrating.learn_priors(run, data)
+  monkeypatch.setattr(calibrating, "POOL", 30 * len(data.train))
+  pooled = calibrating.learn_priors(run, data)
+  share = run.about.config.codebook.memory
+  assert len(pooled.memory) == round(share * 30 * len(data.train)) < len(whole.memory)

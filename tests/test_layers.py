@@ -10,7 +10,7 @@ import nps_jax
 
 # The floors of the house; a package stands for every module in it.
 FLOORS = {
-  7: "benchmark evaluate predict pretrain sweep train",
+  7: "benchmark doctor evaluate predict pretrain sweep train",
   6: "evaluating predicting publishing study trainer",
   5: "calibrating inference updates",
   4: "detector lessons pretraining",

@@ -176,6 +176,11 @@ def open_test_split(
   )
 
 
+def place_of(root: pathlib.Path, category: str) -> pathlib.Path:
+  """The folder of a category, which may be the root itself."""
+  return root if _is_category(root) else root / category
+
+
 def _locate(
   root: pathlib.Path, category: str, layout: str
 ) -> tuple[str, pathlib.Path, str]:
@@ -187,7 +192,7 @@ def _locate(
     raise ValueError(
       f"{category!r} means {listing.some(names)}; expected one category."
     )
-  folder = root if _is_category(root) else root / names[0]
+  folder = place_of(root, names[0])
   if layout == "auto":
     layout = layouts.find_layout(folder)
   return names[0], folder, layout

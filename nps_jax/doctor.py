@@ -1,0 +1,107 @@
+"""What a training of a config would find, and what stands in its way.
+
+python -m nps_jax.doctor --config=folder --config.data.root=DATA
+
+Exit status: 1 if the training would fail, else 0. --json: the same for programs.
+"""
+
+from collections.abc import Sequence
+import json
+import pathlib
+from typing import Any
+
+from absl import app
+from absl import flags
+import jax
+import ml_collections
+
+from nps_jax import config as settings
+from nps_jax import console
+from nps_jax.data import inspection
+from nps_jax.data import listing
+from nps_jax.data import sources
+from nps_jax.models import weights
+
+CONFIG = console.define_config()
+JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of words.")
+
+
+def examine(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """What was found, ready for JSON; `problems` end a training, `remarks` do not."""
+  found: dict[str, Any] = {"problems": [], "remarks": [], "categories": []}
+  try:
+    settings.validate(config)
+  except ValueError as error:
+    found["problems"] += str(error).splitlines()
+  try:
+    loaded = weights.load(
+      config.encoder.weights, config.encoder.name, config.encoder.deepest
+    )
+    found["encoder"] = loaded.identity
+  except (ValueError, OSError) as error:
+    found["problems"].append(str(error))
+  found["devices"] = [f"{each.platform}: {each.device_kind}" for each in jax.devices()]
+  if config.data.synthetic and not config.data.root:
+    found["remarks"].append("The data will be drawn: there is nothing to look at.")
+    return found
+  try:
+    datasets = sources.open_all(config.data, config.seed)
+  except (ValueError, OSError) as error:
+    found["problems"].append(str(error))
+    return found
+  found["categories"] = [inspection.look(data) for data in datasets]
+  if config.data.source == "folder":
+    root = pathlib.Path(config.data.root).expanduser()
+    for data, seen in zip(datasets, found["categories"], strict=True):
+      seen["ignored"] = inspection.ignored(root, data)
+  odd = inspection.examine(datasets)
+  found["problems"] += inspection.problems(datasets, odd)
+  found["remarks"] += inspection.remarks(datasets, found["categories"], odd)
+  return found
+
+
+def to_text(found: dict[str, Any]) -> str:
+  """The same in words: problems first."""
+  lines = [
+    f"{len(found[part])} {title}:\n" + "\n".join(f"- {text}" for text in found[part])
+    for part, title in (
+      ("problems", "problems, with which a training fails"),
+      ("remarks", "remarks"),
+    )
+    if found[part]
+  ]
+  if not found["problems"]:
+    lines.insert(0, "Nothing stands in the way of a training.")
+  for seen in found["categories"]:
+    counts = ", ".join(f"{name} {count}" for name, count in seen["images"].items())
+    lines.append(
+      f"{seen['category']} ({seen['layout']}): {counts}; {seen['masks']} masks.\n"
+      f"  sizes: {_counted(seen['sizes'])}; files: {_counted(seen['pixels'])}"
+    )
+    for place, what in seen.get("ignored", {}).items():
+      lines.append(f"  not read in {place}: {what}")
+  if "encoder" in found:
+    about = ", ".join(f"{name} {value}" for name, value in found["encoder"].items())
+    lines.append(f"Encoder: {about}")
+  lines.append(f"Devices: {listing.some(found['devices'])}")
+  return "\n".join(lines)
+
+
+def _counted(counts: dict[str, int]) -> str:
+  return listing.some([f"{name} ({count})" for name, count in counts.items()])
+
+
+def main(argv: Sequence[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Settings need --config.")
+  console.listen()
+  try:
+    found = examine(console.chosen(CONFIG.name))
+  except (ValueError, OSError) as error:
+    raise SystemExit(f"Error: {error}") from error
+  print(json.dumps(found, indent=2) if JSON.value else to_text(found))
+  raise SystemExit(1 if found["problems"] else 0)
+
+
+if __name__ == "__main__":
+  console.run(main)
