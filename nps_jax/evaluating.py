@@ -1,6 +1,7 @@
 """Measures a run on its test images."""
 
 from collections.abc import Iterator, Sequence
+import pathlib
 
 from absl import logging
 import ml_collections
@@ -12,6 +13,7 @@ from nps_jax import publishing
 from nps_jax import scoring
 from nps_jax import verdict
 from nps_jax.data import decoding
+from nps_jax.data import folder
 from nps_jax.data import naming
 from nps_jax.data import records
 from nps_jax.data import sources
@@ -41,8 +43,7 @@ def evaluate(
   measured = []
   with provenance.timed(run.folder, "evaluate"):
     for name in categories or run.about.categories:
-      config.data.category = name
-      (data,) = sources.open_all(config.data, config.seed)
+      (data,) = _open(config, name, alone=len(run.about.categories) == 1)
       if not data.test:
         logging.warning("%s has no test images: not evaluated.", data.category)
         continue
@@ -50,6 +51,17 @@ def evaluate(
       each = publishing.measure(data, judged, options, _facts(run, data), scaled=True)
       measured.append(each._replace(result=each.result | _more(run, each)))
   return measured
+
+
+def _open(
+  config: ml_collections.ConfigDict, name: str, alone: bool
+) -> tuple[records.Dataset, ...]:
+  """A category's data; of the `alone` one also where its folder is now named else."""
+  root = pathlib.Path(config.data.root).expanduser()
+  config.data.category = name
+  if alone and config.data.source == "folder" and folder.is_category(root):
+    config.data.category = "all"
+  return sources.renamed(sources.open_all(config.data, config.seed), [name])
 
 
 def choose(run: inference.Run, category: str | None) -> list[str]:

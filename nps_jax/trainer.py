@@ -62,6 +62,9 @@ def fit(
   settings.validate(config)
   mesh = distributed.mesh(config.train.batch_size)
   datasets = sources.open_all(config.data, config.seed)
+  if (workdir / description.CONFIG).exists():
+    known = description.read(workdir).categories
+    datasets = sources.renamed(datasets, known)
   names = tuple(data.category for data in datasets)
   checking.check(datasets)
   config.data.bits = sources.bits_of(datasets)
@@ -76,7 +79,7 @@ def fit(
     categories=names,
     deepest=loaded.deepest,
     encoder=loaded.identity,
-    images=checking.fingerprint(datasets),
+    images=checking.digests(datasets),
   )
   path = workdir / inference.CALIBRATION
   calibrated = distributed.all_hosts(integrity.intact(path))

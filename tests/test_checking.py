@@ -132,24 +132,33 @@ def test_too_few_validation_images_are_told_before_training(tmp_path, count):
   assert "needs 2 or more" in line and "validation_fraction" in line
 
 
-def test_the_fingerprint_tells_ids_and_content_but_not_the_place(tmp_path):
-  data = dataset(tmp_path / "one")
-  lines = [
-    f"{each.id} {hashlib.sha256(each.image.read_bytes()).hexdigest()}"
+def test_images_are_known_by_their_content_whatever_their_place(tmp_path):
+  data = named(dataset(tmp_path / "one"))
+  want = {
+    each.id: hashlib.sha256(each.image.read_bytes()).hexdigest()
     for each in (*data.train, *data.validation)
-  ]
-  want = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-  assert checking.fingerprint([data]) == want
-  moved = dataset(tmp_path / "two")
-  assert checking.fingerprint([moved]) == want
-  held = [each._replace(image=each.image.read_bytes()) for each in moved.train]
-  assert checking.fingerprint([moved._replace(train=tuple(held))]) == want
-  assert checking.fingerprint([moved._replace(test=())]) == want
-  assert checking.fingerprint([moved._replace(validation=())]) != want
-  renamed = moved.train[0]._replace(id="nuts/train/good/9")
-  assert checking.fingerprint([moved._replace(train=(renamed, moved.train[1]))]) != want
-  save(tmp_path / "two" / "1.png", 98)
-  assert checking.fingerprint([moved]) != want
+  }
+  assert checking.digests([data]) == want and len(want) == 4
+  moved = named(dataset(tmp_path / "two"))
+  assert checking.digests([moved]) == want
+  in_memory = [each._replace(image=each.image.read_bytes()) for each in moved.train]
+  assert checking.digests([moved._replace(train=tuple(in_memory))]) == want
+  assert checking.digests([moved._replace(test=())]) == want
+  assert len(checking.digests([moved._replace(validation=())])) == 2
+  save(moved.train[0].image, 1)
+  assert checking.digests([moved])[moved.train[0].id] != want[moved.train[0].id]
+
+
+def named(data):
+  """The data set with an id for each image."""
+  splits = {
+    split: tuple(
+      each._replace(id=f"nuts/{split}/good/{at}")
+      for at, each in enumerate(getattr(data, split))
+    )
+    for split in ("train", "validation")
+  }
+  return data._replace(**splits)
 
 
 def test_normal_images_of_one_colour_are_named_and_others_pass(tmp_path, caplog):
@@ -166,11 +175,11 @@ def test_normal_images_of_one_colour_are_named_and_others_pass(tmp_path, caplog)
 
 
 def test_copies_among_the_normal_images_are_told(tmp_path, caplog):
-  data = dataset(tmp_path)
-  checking.fingerprint([data])
+  data = named(dataset(tmp_path))
+  checking.digests([data])
   assert "Of 4 normal images 3 are copies of others" in caplog.text
   caplog.clear()
   for at in range(4):
     save(tmp_path / f"{at}.png", 50 + at)
-  checking.fingerprint([data])
+  checking.digests([data])
   assert "copies" not in caplog.text

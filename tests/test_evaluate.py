@@ -130,6 +130,18 @@ def test_a_moved_data_set_is_found_by_its_root(run, root, results, tmp_path):
     evaluating.choose(opened, "bag,tray")
 
 
+def test_a_renamed_folder_of_a_run_s_only_category_is_known(run, root, tmp_path):
+  shutil.copytree(root / "tray", tmp_path / "elsewhere")
+  alone = dataclasses.replace(run, about=run.about._replace(categories=("tray",)))
+  places = (root, root / "tray", tmp_path / "elsewhere")
+  one, two, three = (evaluating.evaluate(alone, root=str(each)) for each in places)
+  assert one[0].result["category"] == "tray"
+  for other in (two, three):
+    assert other[0].result == one[0].result
+    ids = [[shot.row["id"] for shot in each[0].shots] for each in (one, other)]
+    assert ids[0] == ids[1]
+
+
 def test_a_run_s_results_are_replaced_only_on_demand(run, results, monkeypatch):
   def refuse(*_):
     raise AssertionError("nothing is computed")

@@ -175,7 +175,8 @@ def test_other_images_of_the_same_names_are_refused(run, root, tmp_path):
   Image.open(image).transpose(Image.Transpose.ROTATE_180).save(image)
   with pytest.raises(ValueError, match="holds a run with other settings") as caught:
     trainer.fit(runs.config(moved), run.folder)
-  assert "\n  normal images, as SHA-256: '" in str(caught.value)
+  name = f"bottle/train/good/{image.stem}"
+  assert f"\n  normal images: 1 of other content ({name})" in str(caught.value)
   assert "config." not in str(caught.value)
 
 

@@ -43,28 +43,29 @@ def check(datasets: Sequence[records.Dataset]) -> None:
   masks.tell_wide(odd.wide, odd.inverted, sum(len(each.masks) for each in images))
 
 
-def fingerprint(datasets: Sequence[records.Dataset]) -> str:
-  """A SHA-256 of the normal images, by id and encoded content, whatever their place.
+def digests(datasets: Sequence[records.Dataset]) -> dict[str, str]:
+  """The SHA-256 of each normal image's file, by id: whatever its place, its content.
 
-  Several hosts share the work.
+  Several hosts share the work. Warns of copies.
   """
   images = [record for data in datasets for record in (*data.train, *data.validation)]
   share = images[distributed.host_index() :: distributed.host_count()]
 
   def line(record: records.Record) -> str:
     with encoded.opened(record.image) as file:
-      return f"{record.id} {hashlib.sha256(file.read()).hexdigest()}"
+      return f"{hashlib.sha256(file.read()).hexdigest()} {record.id}"
 
   with futures.ThreadPoolExecutor(decoding.CHECK_THREADS) as pool:
     lines = distributed.gather_texts(list(pool.map(line, share)))
-  distinct = len({text.rpartition(" ")[2] for text in lines})
-  if distinct < len(lines):
+  by_id = {name: digest for digest, _, name in (text.partition(" ") for text in lines)}
+  distinct = len(set(by_id.values()))
+  if distinct < len(by_id):
     logging.warning(
       "Of %d normal images %d are copies of others. What they say of the spread of "
       "normal scores, and so the threshold, counts too much: remove them.",
-      *(len(lines), len(lines) - distinct),
+      *(len(by_id), len(by_id) - distinct),
     )
-  return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+  return {record.id: by_id[record.id] for record in images}
 
 
 def check_counts(datasets: Sequence[records.Dataset]) -> None:

@@ -65,7 +65,7 @@ def find_categories(root: pathlib.Path) -> tuple[str, ...]:
     raise ValueError(
       f"The data folder {root} is a file; unpack an archive first. {WAY_OUT}"
     )
-  if _is_category(root):
+  if is_category(root):
     return (listing.own_name(root),)
   categories = tuple(
     folder.name
@@ -178,7 +178,7 @@ def open_test_split(
 
 def place_of(root: pathlib.Path, category: str) -> pathlib.Path:
   """The folder of a category, which may be the root itself."""
-  return root if _is_category(root) else root / category
+  return root if is_category(root) else root / category
 
 
 def _locate(
@@ -198,7 +198,8 @@ def _locate(
   return names[0], folder, layout
 
 
-def _is_category(folder: pathlib.Path) -> bool:
+def is_category(folder: pathlib.Path) -> bool:
+  """Whether the folder is a category's own, and not one of several."""
   if naming.find_split(folder, "train"):
     return True
   test = naming.find_split(folder, "test")

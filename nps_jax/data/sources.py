@@ -31,6 +31,27 @@ def open_all(
   return tuple(depth.using(data, bits) for data in datasets)
 
 
+def renamed(
+  datasets: Sequence[records.Dataset], names: Sequence[str]
+) -> tuple[records.Dataset, ...]:
+  """The data sets under the names that a run knows them by.
+
+  Only where both are one: then a folder that was renamed or mounted elsewhere is still
+  the same category, if its images are.
+  """
+  if len(datasets) != 1 or len(names) != 1 or datasets[0].category == names[0]:
+    return tuple(datasets)
+  (data,), (name,) = datasets, names
+  splits = {
+    split: tuple(
+      record._replace(category=name, id=name + record.id.removeprefix(data.category))
+      for record in getattr(data, split)
+    )
+    for split in ("train", "validation", "test")
+  }
+  return (data._replace(category=name, **splits),)
+
+
 def bits_of(datasets: Sequence[records.Dataset]) -> int:
   """The bits that `open_all` found, or was told."""
   return datasets[0].train[0].bits

@@ -12,6 +12,7 @@ from nps_jax import distributed
 from nps_jax.runs import integrity
 
 CONFIG = "config.json"
+LISTED = 5  # names of images that a message shows at most
 ANEW = "Bring an intact copy of both, or train anew in another --workdir."
 
 # Fields that may differ when a run goes on: they change neither model nor data order.
@@ -34,7 +35,7 @@ class Description(NamedTuple):
   categories: tuple[str, ...]
   deepest: int
   encoder: dict[str, Any]  # which weights the frozen encoder holds
-  images: str = ""  # the fingerprint of the normal images
+  images: dict[str, str] | None = None  # SHA-256 of each normal image's file, by id
 
 
 def write(workdir: pathlib.Path, about: Description) -> None:
@@ -158,10 +159,29 @@ def _differences(
       for name, value in settings.leaves(about.config).items()
       if name not in FREE and (scored or not settings.is_scored(name))
     }
-    inputs = {"encoder": about.encoder, "normal images, as SHA-256": about.images}
-    return {"categories": about.categories} | inputs | fields
+    inputs = {"categories": about.categories, "encoder": about.encoder}
+    return inputs | fields
 
-  return compare(compared(stored), compared(wanted), place)
+  lines = compare(compared(stored), compared(wanted), place)
+  return lines + _other_images(stored.images or {}, wanted.images or {}, place)
+
+
+def _other_images(
+  stored: Mapping[str, str], wanted: Mapping[str, str], place: str
+) -> list[str]:
+  """A line that names the normal images that are not the same, if there are any."""
+  sets = {
+    "of other content": [n for n in wanted if n in stored and stored[n] != wanted[n]],
+    f"only {place}": [name for name in stored if name not in wanted],
+    "new": [name for name in wanted if name not in stored],
+  }
+  parts = [
+    f"{len(names)} {what} ({', '.join(names[:LISTED])}"
+    + (", ...)" if len(names) > LISTED else ")")
+    for what, names in sets.items()
+    if names
+  ]
+  return [f"normal images: {'; '.join(parts)}"] if parts else []
 
 
 def _tuples(value: Any) -> Any:

@@ -148,7 +148,7 @@ def run(name: str, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> 
     categories=names,
     deepest=loaded.deepest,
     encoder=loaded.identity,
-    images=checking.fingerprint(datasets),
+    images=checking.digests(datasets),
   )
   description.write(workdir, about)
   model = detector.Detector(config, names, loaded.deepest, None)
