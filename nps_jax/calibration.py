@@ -17,6 +17,9 @@ from nps_jax import verdict
 FOLDS = 10  # of the normal images, for what Gaussians and maps say of unknown ones
 PRIOR_IMAGES = 40  # weight of the average position in a position's own statistics
 FEW = 20  # held-out normal images, below which the threshold is hardly known
+ODD = 4.0  # spreads from the median, beyond which a normal image's evidence is odd
+ENOUGH = 40  # normal images, below which none can be called odd
+NORMAL_MAD = 1.4826  # of a normal distribution: its spread by its median deviation
 SMALLEST_SHARE = 1e-6  # of a code, in the unit of its share
 
 REACH = 0.1  # of a normal cell, in the fused map before it has a unit
@@ -250,7 +253,15 @@ def _with_scales(
 def _moments(
   values: Float[np.ndarray, " n"], smallest: float = 1e-12
 ) -> Float[np.ndarray, "2"]:
-  """Mean and spread, which is at least this."""
+  """Mean and spread, which is at least this.
+
+  Of ENOUGH values those beyond ODD spreads from their median are drawn in to there, so
+  that one odd image among the normal ones does not blunt the score for all others.
+  """
+  middle = np.median(values)
+  spread = NORMAL_MAD * np.median(np.abs(values - middle))
+  if spread > 0 and len(values) >= ENOUGH:
+    values = np.clip(values, middle - ODD * spread, middle + ODD * spread)
   return np.array([values.mean(), max(values.std(ddof=1), smallest)])
 
 

@@ -333,3 +333,20 @@ def test_scales_of_an_earlier_version_are_answered(tmp_path):
   stored.save(path, {"tray": fitted({})._replace(unit={})})
   with pytest.raises(ValueError, match=r"of an earlier version\. Remove it and start"):
     stored.load(path, "")
+
+
+def test_one_odd_image_among_many_normal_ones_does_not_widen_the_spread():
+  values = np.random.default_rng(0).normal(2.0, 0.5, 60)
+  clean = scales._moments(values)
+  np.testing.assert_allclose(clean, [values.mean(), values.std(ddof=1)], rtol=1e-12)
+  odd = np.append(values, 40.0)
+  middle = np.median(odd)
+  spread = 1.4826 * np.median(np.abs(odd - middle))
+  drawn_in = np.append(values, middle + 4 * spread)
+  found = scales._moments(odd)
+  np.testing.assert_allclose(found, [drawn_in.mean(), drawn_in.std(ddof=1)])
+  assert found[1] < 1.2 * clean[1] < odd.std(ddof=1) / 5
+  few = np.append(values[:10], 40.0)  # of so few none is called odd
+  np.testing.assert_allclose(scales._moments(few), [few.mean(), few.std(ddof=1)])
+  alike = np.append(np.ones(50), 3.0)  # most are the same: no spread to go by
+  np.testing.assert_allclose(scales._moments(alike), [alike.mean(), alike.std(ddof=1)])
