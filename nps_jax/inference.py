@@ -157,6 +157,11 @@ def stream(
     yield index[keep], jax.tree.map(operator.itemgetter(keep), raw)
 
 
+def batch_size() -> int:
+  """How many images are scored at once."""
+  return distributed.round_up(BATCH)
+
+
 def batches(
   run: Run,
   mesh: jax.sharding.Mesh,
@@ -165,7 +170,7 @@ def batches(
   what: str,
 ) -> Iterator[records.Batch]:
   """The images' batches, spread over all devices, under a progress bar."""
-  size = distributed.round_up(BATCH)
+  size = batch_size()
   with telemetry.bar(len(images), what) as bar:
     for batch in pipeline.eval_batches(
       images,

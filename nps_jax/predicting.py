@@ -1,6 +1,6 @@
 """Scores images and writes what was found: verdicts, maps, overlays, reasons."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 import hashlib
 import io
 import json
@@ -93,8 +93,12 @@ def predict(
     lines.write(out / ERRORS, listed)
   rows = lines.mend(out / SCORES)
   known = {row["id"] for row in rows}
-  waiting = [record for record in readable if lines.plain(record.id) not in known]
-  rows += _score(run, waiting, category, out, wanted, limit)
+  waiting = {record.id for record in readable if lines.plain(record.id) not in known}
+  # Whole batches, as at the first time: an image's place in one decides last digits.
+  size = inference.batch_size()
+  batches = [readable[at : at + size] for at in range(0, len(readable), size)]
+  again = [r for batch in batches if waiting & {r.id for r in batch} for r in batch]
+  rows += _score(run, again, waiting, category, out, wanted, limit)
   anomalous = sum(row["verdict"] == lines.ANOMALOUS for row in rows)
   return Done(len(rows), anomalous, len(bad))
 
@@ -102,16 +106,23 @@ def predict(
 def _score(
   run: inference.Run,
   images: Sequence[records.Record],
+  waiting: Set[str],
   category: str,
   out: pathlib.Path,
   wanted: Wanted,
   limit: float,
 ) -> list[lines.Row]:
-  """Scores the images; an image's files are there before its line is."""
+  """Scores the images; an image's files are there before its line is.
+
+  Args:
+    waiting: the ids of those that are to be written.
+  """
   rows, normal = [], run.calibrations[category].normal[scoring.SCORE]
   appender = lines.Appender(out / SCORES, COLUMNS)
   try:
     for scored in inference.scores(run, images, category) if images else ():
+      if scored.record.id not in waiting:
+        continue
       full = inference.at_size(scored.map, decoding.original_size(scored.record))
       _write_pictures(out, scored.record, full, wanted)
       rows.append(row(scored, full, normal, limit))
