@@ -22,9 +22,6 @@ from nps_jax.data import listing
 from nps_jax.data import sources
 from nps_jax.models import weights
 
-CONFIG = console.define_config()
-JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of words.")
-
 
 def examine(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """What was found, ready for JSON; `problems` end a training, `remarks` do not."""
@@ -96,12 +93,14 @@ def main(argv: Sequence[str]) -> None:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Settings need --config.")
   console.listen()
   try:
-    found = examine(console.chosen(CONFIG.name))
+    found = examine(console.chosen("config"))
   except (ValueError, OSError) as error:
     raise SystemExit(f"Error: {error}") from error
-  print(json.dumps(found, indent=2) if JSON.value else to_text(found))
+  print(json.dumps(found, indent=2) if flags.FLAGS.json else to_text(found))
   raise SystemExit(1 if found["problems"] else 0)
 
 
 if __name__ == "__main__":
+  console.define_config()
+  flags.DEFINE_bool("json", False, "Print one JSON object instead of words.")
   console.run(main)
