@@ -38,7 +38,7 @@ def evaluate(
   Raises:
     ValueError: what `measure` raises.
   """
-  config = ml_collections.ConfigDict(run.about.config)
+  config = ml_collections.ConfigDict(run.about.config).copy_and_resolve_references()
   config.data.root = root or config.data.root
   measured = []
   with provenance.timed(run.folder, "evaluate"):

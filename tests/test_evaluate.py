@@ -140,6 +140,8 @@ def test_a_renamed_folder_of_a_run_s_only_category_is_known(run, root, tmp_path)
     assert other[0].result == one[0].result
     ids = [[shot.row["id"] for shot in each[0].shots] for each in (one, other)]
     assert ids[0] == ids[1]
+  again = evaluating.evaluate(alone)
+  assert again[0].result == one[0].result  # the run knows its own folder still
 
 
 def test_a_run_s_results_are_replaced_only_on_demand(run, results, monkeypatch):

@@ -20,6 +20,8 @@ from nps_jax.runs import checkpoints
 from nps_jax.runs import description
 from nps_jax.runs import integrity
 from nps_jax.runs import interruption
+from nps_jax.runs import locking
+from nps_jax.runs import provenance
 from nps_jax.runs import telemetry
 
 pytestmark = pytest.mark.slow
@@ -156,13 +158,13 @@ def test_a_full_disk_stops_the_run_and_the_older_checkpoint_opens(
 
 
 def test_a_flip_in_any_stored_file_is_noticed(root, whole, tmp_path, caplog):
-  """Every file but the log and what is only printed; each is named, and mended."""
+  """Every file but the lock and what is only told; each is named, and mended."""
   run = shutil.copytree(whole, tmp_path / "run")
   paths = [
     each
     for each in sorted(run.rglob("*"))
     if each.is_file()
-    and each.name != telemetry.FILE
+    and each.name not in (telemetry.FILE, locking.FILE, provenance.FILE)
     and "tensorboard" not in each.parts
   ]
   newest = run / checkpoints.STEPS / str(faulty.STEPS)
