@@ -100,7 +100,8 @@ def learn_priors(run: inference.Run, data: records.Dataset) -> scoring.Priors:
     rows = np.concatenate(parts.pop(name))
     if name == "memory":
       count = max(1, round(config.codebook.memory * len(rows)))
-      chosen[name] = rows[memory.coreset(rows, count, config.seed)]
+      kept = memory.coreset(rows, count, config.seed)
+      chosen[name] = memory.remember(rows[kept])
     else:
       chosen[name] = counts.learn(rows, config.codebook.parts, config.seed)
   return scoring.Priors(**chosen)

@@ -15,6 +15,7 @@ from absl import flags
 import jax
 import ml_collections
 
+from nps_jax import compiling
 from nps_jax import config as settings
 from nps_jax import console
 from nps_jax.data import inspection
@@ -92,6 +93,7 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Settings need --config.")
   console.listen()
+  compiling.prepare()
   try:
     found = examine(console.chosen("config"))
   except (ValueError, OSError) as error:

@@ -66,8 +66,7 @@ def make(images: Sequence[Picture], count: int, seed: int) -> list[Edit]:
   """
   rng = np.random.default_rng(seed)
   with futures.ThreadPoolExecutor() as pool:
-    part_masks = list(pool.map(parts.find, images))
-    busy = list(pool.map(_busy, images))
+    part_masks, busy = zip(*pool.map(_survey, images), strict=True)
   without = sum(not masks for masks in part_masks)
   if without:
     logging.info(
@@ -256,9 +255,15 @@ def _blend(pixels: np.ndarray, colour: np.ndarray, cover: np.ndarray) -> Picture
   return parts.as_picture(pixels + cover[..., None] * (colour - pixels))
 
 
-def _busy(image: Picture) -> Float[np.ndarray, "h w"]:
+def _survey(image: Picture) -> tuple[list[Mask], Float[np.ndarray, "h w"]]:
+  """The image's parts, and how much there is to see where."""
+  grounds = parts.grounds(image)
+  return parts.find(image, grounds), _busy(image, grounds[-1])
+
+
+def _busy(image: Picture, ground: parts.Ground) -> Float[np.ndarray, "h w"]:
   """How much there is to see: edges, and another colour than around."""
-  gap = np.abs(image - parts.ground(image, parts.WINDOWS[-1])).mean(axis=-1)
+  gap = np.abs(image - ground).mean(axis=-1)
   edges = ndimage.gaussian_gradient_magnitude(image.mean(axis=-1), 2)
   return ndimage.gaussian_filter(gap + 4 * edges, 4)
 

@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Sequence
 import pathlib
 
+from nps_jax import compiling
 from nps_jax import console
 from nps_jax import publishing
 from nps_jax.data import folder
@@ -131,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   flags = parse(arguments)
   out = flags.out or flags.run / files.RESULTS
   console.listen()
+  compiling.prepare()
   try:
     (of_run if flags.run else of_maps)(flags, out)
   except (ValueError, OSError) as error:

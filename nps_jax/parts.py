@@ -25,6 +25,7 @@ RIM = 5  # pixels of plain ground around a place, from which its noise is drawn
 
 Picture = UInt8[np.ndarray, "h w 3"]
 Mask = Bool[np.ndarray, "h w"]
+Ground = Float[np.ndarray, "h w 3"]
 
 
 class Piece(NamedTuple):
@@ -44,12 +45,17 @@ class Place(NamedTuple):
   noise: Float[np.ndarray, "p q 3"]  # of the pixels around it; 0 in the hole
 
 
-def find(image: Picture) -> list[Mask]:
+def grounds(image: Picture) -> list[Ground]:
+  """The image's ground in each of WINDOWS."""
+  return [ground(image, window) for window in WINDOWS]
+
+
+def find(image: Picture, grounds: Sequence[Ground]) -> list[Mask]:
   """The parts, none of which overlap; none where nothing stands on plain ground."""
   pixels = image.astype(np.float32)
   taken, parts = np.zeros(image.shape[:2], bool), []
-  for window in WINDOWS:
-    gap = np.sqrt(np.square(pixels - ground(image, window)).sum(axis=-1))
+  for colours in grounds:
+    gap = np.sqrt(np.square(pixels - colours).sum(axis=-1))
     gap = ndimage.gaussian_filter(gap, 1.0)
     for threshold in np.median(gap) * np.array(THRESHOLDS):
       odd = ndimage.binary_opening(gap > max(threshold, FAINTEST))
@@ -62,7 +68,7 @@ def find(image: Picture) -> list[Mask]:
   return parts
 
 
-def ground(image: Picture, window: float) -> Float[np.ndarray, "h w 3"]:
+def ground(image: Picture, window: float) -> Ground:
   """The median colour around each pixel, in a window of that share of the width."""
   side = int(window * COARSE) | 1
   size = (COARSE, COARSE)

@@ -9,6 +9,7 @@ import math
 import pathlib
 import sys
 
+from nps_jax import compiling
 from nps_jax import console
 from nps_jax import inference
 from nps_jax import predicting
@@ -108,6 +109,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
   """Scores any images with a run; needs no labels."""
   console.listen()
+  compiling.prepare()
   flags = parse(arguments)
   wanted = predicting.Wanted(
     not flags.no_maps, not flags.no_overlays, flags.overwrite, flags.resume

@@ -13,6 +13,7 @@ import sys
 from absl import app
 from absl import flags
 
+from nps_jax import compiling
 from nps_jax import console
 from nps_jax.pretraining import training
 from nps_jax.runs import interruption
@@ -22,6 +23,7 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Settings need --config.")
   console.listen()
+  compiling.prepare()
   try:
     interruption.listen()
     workdir = pathlib.Path(flags.FLAGS.workdir)

@@ -12,6 +12,7 @@ from scipy import ndimage
 from nps_jax import gaussian
 from nps_jax import losses
 from nps_jax.models import counts
+from nps_jax.models import memory as memories
 
 RECONSTRUCTION, DISCREPANCY = "reconstruction", "discrepancy"  # the logical module's
 STRUCTURAL = "structural"  # the structural module's map
@@ -29,7 +30,7 @@ RARE = 1e-4  # share of normal images beside which a code is no rarer in its pla
 class Priors(NamedTuple):
   """What normal images are made of; chosen from a category's training images."""
 
-  memory: Float16[np.ndarray | Array, "k d"] | None = None  # patches
+  memory: memories.Memory | None = None  # patches
   vocabulary: counts.Vocabulary | None = None  # scenes
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from nps_jax import gaussian
 from nps_jax import scoring
 from nps_jax.models import counts
+from nps_jax.models import memory
 from nps_jax.runs import integrity
 
 
@@ -32,8 +33,8 @@ def _nested(calibration: scoring.Calibration) -> dict:
     name: normal._asdict() for name, normal in calibration.gaussians.items()
   }
   nested["priors"] = calibration.priors._asdict()
-  if calibration.priors.vocabulary is not None:
-    nested["priors"]["vocabulary"] = calibration.priors.vocabulary._asdict()
+  for name, prior in nested["priors"].items():
+    nested["priors"][name] = None if prior is None else prior._asdict()
   return nested
 
 
@@ -51,15 +52,15 @@ def load(path: pathlib.Path, remedy: str) -> dict[str, scoring.Calibration]:
   empty = {field: {} for field in scoring.Calibration._fields} | {"usual": None}
   calibrations = {}
   for category, parts in traverse_util.unflatten_dict(flat).items():
-    if "unit" not in parts:
+    priors = dict(parts.get("priors", {}))
+    if "unit" not in parts or isinstance(priors.get("memory"), np.ndarray):
       raise ValueError(
         f"{path} is of an earlier version. Remove it and start the same training "
         "command again: it calibrates anew, and trains nothing again."
       )
     fields = empty | parts  # empty dicts leave nothing in the file
-    priors = dict(fields["priors"])
-    if "vocabulary" in priors:
-      priors["vocabulary"] = counts.Vocabulary(**priors["vocabulary"])
+    kinds = {"memory": memory.Memory, "vocabulary": counts.Vocabulary}
+    priors = {name: kinds[name](**prior) for name, prior in priors.items()}
     fields["priors"] = scoring.Priors(**priors)
     fields["gaussians"] = {
       name: gaussian.Gaussian(**{**normal, "rest": float(normal["rest"])})

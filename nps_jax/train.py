@@ -13,6 +13,7 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from nps_jax import compiling
 from nps_jax import console
 from nps_jax import distributed
 from nps_jax import evaluating
@@ -42,6 +43,7 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Settings need --config.")
   console.listen()
+  compiling.prepare()
   try:
     if MULTIHOST.value:
       distributed.initialise()

@@ -112,3 +112,21 @@ def smooth_by_axis(image: np.ndarray, sigmas: list[float]) -> np.ndarray:
     sums = [bell @ padded[at : at + len(bell)] / bell.sum() for at in range(len(rows))]
     smoothed = np.moveaxis(np.stack(sums), 0, axis)
   return smoothed
+
+
+def candidate_gaps(rows: np.ndarray, patches: np.ndarray) -> np.ndarray:
+  """Distance to the nearest of 16 candidates: every 16th patch's best along the basis.
+
+  The basis is the 30 directions in which the patches vary most.
+  """
+  flat, patches = np.float64(rows).reshape(-1, rows.shape[-1]), np.float64(patches)
+  _, _, basis = np.linalg.svd(patches - patches.mean(axis=0), full_matrices=False)
+  gaps = []
+  for row in flat:
+    along = np.linalg.norm((patches - row) @ basis[:30].T, axis=1)
+    candidates = [
+      start + 16 * int(np.argmin(along[start::16]))
+      for start in range(min(16, len(patches)))
+    ]
+    gaps.append(min(np.linalg.norm(patches[at] - row) for at in candidates))
+  return np.reshape(gaps, rows.shape[:-1])

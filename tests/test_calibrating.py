@@ -39,7 +39,7 @@ def features(run, images) -> dict[int, np.ndarray]:
 
 
 def test_the_memory_is_a_share_of_the_training_patches(run, data):
-  memory = run.calibrations["tray"].priors.memory
+  memory = run.calibrations["tray"].priors.memory.patches
   assert memory.shape == (round(0.1 * 12 * 8 * 8), 128 + 256)
   assert memory.dtype == "float16"
   patches = slow.patches(features(run, data.train))
@@ -49,8 +49,7 @@ def test_the_memory_is_a_share_of_the_training_patches(run, data):
     assert gaps.max(axis=1).min() < 1e-3 * scale
 
   judged = slow.patches(features(run, data.test[:3]))
-  gaps = judged[..., None, :] - np.float64(memory)
-  want = np.float32(np.linalg.norm(gaps, axis=-1).min(axis=-1))
+  want = np.float32(slow.candidate_gaps(judged, memory))
   grid = scoring.on_grid(jnp.asarray(want), (16, 16))
   priors = run.calibrations["tray"].priors
   maps = inference.collect(run, data.test[:3], "tray", priors).maps
@@ -131,7 +130,7 @@ def test_calibrations_are_kept_and_told_and_priors_are_taken_over(
   with caplog.at_level("INFO"):
     calibrated = calibrating.calibrate(fresh, [data], source=run, copier=refused)
   own, other = calibrated.calibrations["tray"], run.calibrations["tray"]
-  np.testing.assert_array_equal(own.priors.memory, other.priors.memory)
+  np.testing.assert_array_equal(own.priors.memory.patches, other.priors.memory.patches)
   assert set(own.map_weights.values()) == {1.0}
   assert all(len(normal.aim) == 0 for normal in own.gaussians.values())
   assert "tray: weights in the map: memory 1.00, reconstruction 1.00" in caplog.text
@@ -184,4 +183,8 @@ def test_the_pool_of_patches_is_bounded(run, root, monkeypatch):
   monkeypatch.setattr(calibrating, "POOL", 30 * len(data.train))
   pooled = calibrating.learn_priors(run, data)
   share = run.about.config.codebook.memory
-  assert len(pooled.memory) == round(share * 30 * len(data.train)) < len(whole.memory)
+  assert (
+    len(pooled.memory.patches)
+    == round(share * 30 * len(data.train))
+    < len(whole.memory.patches)
+  )

@@ -13,6 +13,7 @@ import slow
 from nps_jax import detector
 from nps_jax import scoring
 from nps_jax.models import counts
+from nps_jax.models import memory as memories
 from nps_jax.models import weights
 
 SHAPES = {2: (16, 16, 64), 3: (8, 8, 128), 4: (4, 4, 256)}
@@ -206,7 +207,7 @@ def priors_for(model, feats, names):
   memory = np.float32(rng.normal(size=(9, model.patches(feats).shape[-1])))
   codes = rng.normal(size=(6, SHAPES[counts.LEVEL][-1])) / 9
   vocabulary = counts.Vocabulary(jnp.float32(codes), jnp.float32(0.7))
-  everything = {"memory": jnp.asarray(memory), "vocabulary": vocabulary}
+  everything = {"memory": memories.remember(memory), "vocabulary": vocabulary}
   return scoring.Priors(**{name: everything[name] for name in names})
 
 
@@ -280,7 +281,7 @@ def test_the_memory_s_map_is_the_distance_to_the_nearest_patch(tmp_path):
   priors = priors_for(model, feats, ("memory",))
   raw = scored(model, {}, {}, feats, priors)
   patches = slow.patches({level: np.asarray(feats[level]) for level in (3, 4)})
-  gaps = patches[..., None, :] - np.float64(priors.memory)
+  gaps = patches[..., None, :] - np.float64(priors.memory.patches)
   want = np.float32(np.linalg.norm(gaps, axis=-1).min(axis=-1))
   grid = scoring.on_grid(jnp.asarray(want), (16, 16))
   np.testing.assert_allclose(raw.maps["memory"], grid, rtol=1e-4)

@@ -56,10 +56,10 @@ def test_the_normal_images_stay_as_they_are(images):
 
 @pytest.mark.parametrize(("kind", "more"), [("erase", -1), ("copy", 1)])
 def test_a_part_is_gone_or_there_once_more(images, kind, more):
-  masks = [parts.find(image) for image in images]
+  masks = [parts_of(image) for image in images]
   scene = edits.Scene(images[0], masks[0], np.ones((1, 1)), images[1], masks[1])
   edited, _ = edits.KINDS[kind](np.random.default_rng(1), scene)
-  assert len(parts.find(edited)) == len(masks[0]) + more
+  assert len(parts_of(edited)) == len(masks[0]) + more
 
 
 def test_images_without_parts_get_no_edits_of_parts_and_the_log_says_so(caplog):
@@ -101,3 +101,7 @@ def test_small_images_are_edited_too():
   rng = np.random.default_rng(0)
   images = [rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(2)]
   assert len(edits.make(images, 40, 0)) > 40
+
+
+def parts_of(image):
+  return parts.find(image, parts.grounds(image))

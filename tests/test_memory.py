@@ -71,17 +71,33 @@ def test_patches_are_means_of_every_level_side_by_side():
 
 def test_the_distance_is_to_the_nearest_patch_of_the_memory():
   rows, held = drawn(2, 3, 4, 5, 6), drawn(3, 17, 6)
-  found = memory.distance(jnp.asarray(rows), jnp.asarray(held))
+  found = memory.distance(jnp.asarray(rows), memory.remember(held))
   gaps = np.linalg.norm(np.float64(rows)[..., None, :] - held, axis=-1).min(axis=-1)
   np.testing.assert_allclose(found, gaps, rtol=1e-5)
-  at_once = memory.distance(jnp.asarray(held[None, None]), jnp.asarray(held))
-  np.testing.assert_allclose(at_once, 0, atol=2e-3)
+  at_once = memory.distance(jnp.asarray(held[None, None]), memory.remember(held))
+  np.testing.assert_array_equal(at_once, 0)
+
+
+def test_among_many_patches_the_nearest_is_found_or_one_hardly_farther():
+  """Patches of 40 numbers in few directions, with a little of all others."""
+  rng = np.random.default_rng(5)
+  mixing = rng.normal(size=(12, 40)) / np.arange(1, 13)[:, None]
+  held = np.float32(drawn(6, 5000, 12) @ mixing + 0.05 * drawn(7, 5000, 40))
+  rows = np.float32(drawn(8, 2, 6, 7, 12) @ mixing + 0.05 * drawn(9, 2, 6, 7, 40))
+  found = np.asarray(memory.distance(jnp.asarray(rows), memory.remember(held)))
+  gaps = np.linalg.norm(np.float64(rows)[..., None, :] - held, axis=-1).min(axis=-1)
+  excess = found / gaps - 1
+  assert excess.min() > -1e-5
+  want = slow.candidate_gaps(rows, held)
+  np.testing.assert_allclose(np.median(found / want), 1, rtol=1e-6)
+  assert np.mean(np.abs(found / want - 1) < 1e-5) > 0.98  # else candidates nearly tied
+  assert np.mean(excess < 1e-5) > 0.95 and excess.max() < 0.05
 
 
 def test_a_run_remembers_its_training_images_and_maps_the_distance(run, root):
   data = folder.open_category(root, "tray")
   priors = run.calibrations["tray"].priors
-  held = priors.memory
+  held = priors.memory.patches
   known, judged = (
     patches(run, np.stack([decoding.decode(record, 64) for record in images]))
     for images in (data.train, data.test[:3])
@@ -92,15 +108,14 @@ def test_a_run_remembers_its_training_images_and_maps_the_distance(run, root):
   for row in np.float64(held[::7]):  # float16 of one of them
     gaps = np.abs(known.reshape(-1, len(row)) - row)
     assert gaps.max(axis=1).min() < 1e-3 * scale
-  gaps = judged[..., None, :] - np.float64(held)
-  want = np.float32(np.linalg.norm(gaps, axis=-1).min(axis=-1))
+  want = np.float32(slow.candidate_gaps(judged, held))
   grid = scoring.on_grid(jnp.asarray(want), (16, 16))
-  only = scoring.Priors(memory=held)
+  only = scoring.Priors(memory=priors.memory)
   raw = inference.collect(run, data.test[:3], "tray", only)
   np.testing.assert_allclose(raw.maps["memory"], grid, rtol=2e-3, atol=1e-3 * scale)
 
   again = stored.load(run.folder / inference.CALIBRATION, "")["tray"]
-  np.testing.assert_array_equal(again.priors.memory, held)
+  np.testing.assert_array_equal(again.priors.memory.patches, held)
   assert set(run.calibrations["tray"].mean) == {"memory", "layout", "reconstruction"}
 
 

@@ -30,7 +30,7 @@ def picture(noise: float = 1.0) -> np.ndarray:
 
 
 def test_every_disc_is_found_and_nothing_else():
-  masks = parts.find(picture())
+  masks = parts_of(picture())
   assert len(masks) == len(DISCS)
   for place in DISCS:
     truth = disc(*place)
@@ -42,13 +42,13 @@ def test_every_disc_is_found_and_nothing_else():
 def test_plain_and_busy_images_have_no_parts():
   noise = np.random.default_rng(1).integers(0, 255, (96, 96, 3), np.uint8)
   grey = np.full((64, 64, 3), 90, np.uint8)
-  assert parts.find(noise) == [] and parts.find(grey) == []
+  assert parts_of(noise) == [] and parts_of(grey) == []
 
 
 def test_a_part_at_the_border_is_left_out():
   pixels = ramp()
   pixels[disc(2, 60, 10)] = (20, 20, 20)
-  assert parts.find(parts.as_picture(pixels)) == []
+  assert parts_of(parts.as_picture(pixels)) == []
 
 
 def test_the_filling_of_a_slope_is_the_slope():
@@ -78,19 +78,19 @@ def test_the_filling_is_the_mean_of_its_neighbours():
 
 def test_an_erased_part_leaves_ground_with_its_light_and_noise():
   image = picture(noise=2.0)
-  part = parts.find(image)[0]
+  part = parts_of(image)[0]
   before = image.copy()
   erased, hole = parts.erase(np.random.default_rng(3), image, part)
   np.testing.assert_array_equal(image, before)
   np.testing.assert_array_equal(erased[~hole], image[~hole])
   gap = erased[hole] - ramp()[hole]
   assert np.abs(gap.mean()) < 1 and 1.2 < gap.std() < 3.0
-  assert len(parts.find(erased)) == len(DISCS) - 1
+  assert len(parts_of(erased)) == len(DISCS) - 1
 
 
 def test_a_part_set_down_elsewhere_looks_the_same_on_other_light():
   image = picture()
-  part = parts.find(image)[0]
+  part = parts_of(image)[0]
   piece = parts.lift(image, part)
   moved, mask = parts.set_down(image, piece, (70.0, 100.0))
   y, x = (int(at) for at in ndimage.center_of_mass(part))
@@ -109,13 +109,13 @@ def test_a_part_set_down_elsewhere_looks_the_same_on_other_light():
 )
 def test_what_would_stick_out_is_not_set_down(centre):
   image = picture()
-  piece = parts.lift(image, parts.find(image)[0])
+  piece = parts.lift(image, parts_of(image)[0])
   assert parts.set_down(image, piece, centre) is None
 
 
 def test_a_turned_piece_keeps_its_area_and_a_smaller_one_loses_it():
   image = picture()
-  piece = parts.lift(image, parts.find(image)[0])
+  piece = parts.lift(image, parts_of(image)[0])
   area = piece.mask.sum()
   assert parts.turn(piece, 37.0, 1.0).mask.sum() == pytest.approx(area, rel=0.1)
   assert parts.turn(piece, 0.0, 0.5).mask.sum() == pytest.approx(area / 4, rel=0.2)
@@ -124,7 +124,7 @@ def test_a_turned_piece_keeps_its_area_and_a_smaller_one_loses_it():
 def test_a_free_place_touches_no_part_and_has_the_same_ground():
   image = picture()
   image[:, 100:] = 20  # another ground
-  masks = parts.find(image)
+  masks = parts_of(image)
   busy = np.any(masks, axis=0)
   rng = np.random.default_rng(5)
   for _ in range(5):
@@ -135,7 +135,11 @@ def test_a_free_place_touches_no_part_and_has_the_same_ground():
 
 def test_where_nothing_is_free_there_is_no_place():
   image = picture()
-  masks = parts.find(image)
+  masks = parts_of(image)
   args = (np.random.default_rng(5), image, masks, masks[0])
   assert parts.free_place(*args, (121, 121)) is None
   assert parts.free_place(*args, (200, 20)) is None
+
+
+def parts_of(image):
+  return parts.find(image, parts.grounds(image))

@@ -17,6 +17,7 @@ from jaxtyping import Float
 import ml_collections
 import numpy as np
 
+from nps_jax import compiling
 from nps_jax import config as settings
 from nps_jax import console
 from nps_jax import detector
@@ -111,8 +112,8 @@ def memory_maps(
   rows = _patches(normal)
   rows = rows.reshape(-1, rows.shape[-1])
   kept = memory.coreset(rows, round(SHARE * len(rows)), config.seed)
-  bank, distance = jnp.asarray(rows[kept]), jax.jit(memory.distance)
-  gaps = [np.asarray(distance(image[None], bank)) for image in _patches(queries)]
+  held, distance = memory.remember(rows[kept]), jax.jit(memory.distance)
+  gaps = [np.asarray(distance(image[None], held)) for image in _patches(queries)]
   maps = scoring.on_grid(jnp.asarray(np.concatenate(gaps)), grid)
   return scoring.smooth(np.asarray(maps), config.scoring.smoothing)
 
@@ -162,6 +163,7 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Settings need --config.")
   console.listen()
+  compiling.prepare()
   try:
     run(flags.FLAGS.rival, console.chosen("config"), files.local(flags.FLAGS.workdir))
   except (ValueError, OSError) as error:
