@@ -129,7 +129,7 @@ def _fit(
   pooled, usual = summarise(counted, data.train, name, priors)
   moves, judged = {}, None
   if config.scoring.edits:
-    size, count = config.image_size, config.scoring.edits
+    size, count = settings.image_shape(config), config.scoring.edits
     copies = copier(data.train, size, count, config.seed)
     if copies.records:
       moved, _ = summarise(counted, copies.records, name, priors)

@@ -1,6 +1,7 @@
 """Every setting of the project, once: its default and what it means."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+import copy
 import hashlib
 import json
 from typing import Any
@@ -36,12 +37,18 @@ SCORED = (
 )  # read after the training only
 
 
+AUTO = "auto"  # image_size, from the training images
+
+
 def defaults() -> ml_collections.ConfigDict:
   """The paper's setting where it is known, common practice where it is not; locked."""
   config = ml_collections.ConfigDict()
   config.variant = "default"  # or "paper": the published form, PAPER below
   config.seed = 0  # seeds parameters, data order, and the validation split
-  config.image_size = 256  # pixels, height and width; a multiple of 32
+  config.image_size = ml_collections.FieldReference(256, field_type=object)  # pixels of
+  # height and of width, or (height, width), multiples of 32; or "auto": as the training
+  # images are shaped
+  config.image_pixels = 65_536  # that "auto" takes, about
 
   config.data = data = ml_collections.ConfigDict()
   data.source = "folder"  # or "tfds": the root was written by nps_jax.data.tfds_loco
@@ -52,6 +59,8 @@ def defaults() -> ml_collections.ConfigDict:
   data.validation_fraction = 0.1  # of train, only where no validation folder exists;
   # at least 6 images, or a third if these are fewer
   data.bits = 0  # of grey in 16-bit files: 8 to 16; 0: as the training images have it
+  data.region = ""  # where to look: an image, black where nothing counts, for a fixed
+  # camera; or a folder with one for each image, by its path or name; "": everywhere
   data.threads = 2  # threads that decode images
 
   config.encoder = encoder = ml_collections.ConfigDict()
@@ -161,9 +170,21 @@ def assigned(
   config: ml_collections.ConfigDict, fields: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
   """A locked copy of the config with other values for fields that it has."""
-  copy = config.copy_and_resolve_references()
-  assign(copy, fields)
-  return copy.lock()
+  changed = copy.deepcopy(config)
+  assign(changed, fields)
+  return changed.lock()
+
+
+def image_shape(config: ml_collections.ConfigDict) -> tuple[int, int]:
+  """Height and width of the model's images in pixels.
+
+  Raises:
+    ValueError: that is still to be chosen.
+  """
+  size = config.image_size
+  if size == AUTO:
+    raise ValueError(f"config.image_size is {AUTO!r}, and no images have settled it.")
+  return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def leaves(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -186,139 +207,6 @@ def fingerprint(config: ml_collections.ConfigDict) -> str:
   """First 12 hex digits of the SHA-256 of the config's canonical JSON."""
   text = json.dumps(config.to_dict(), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-CHOICES = {
-  "context.source": ("clip", "image", "vectors", "learned", "none"),
-  "codebook.learning": ("ema", "gradient"),
-  "codebook.where": ("embedding", "levels", "decoder"),
-  "data.layout": ("auto", "loco", "mvtec_ad", "plain"),
-  "data.source": ("folder", "tfds"),
-  "encoder.dtype": ("float32", "bfloat16"),
-  "logical.fusion": ("concat", "attention"),
-  "loss.distance": ("cosine", "mse", "cosine_flat"),
-  "scoring.fusion": ("learned", "equal"),
-  "scoring.image": ("max", "top1"),
-  "variant": ("default", "paper"),
-}
-DEEPEST = "0 (automatic), or a level 1..5 not below the highest of encoder.levels"
-LOW = "a quantile below scoring.high"
-COUNTED = ("features", "residual", "codes")  # statistics that scoring.pooled may name
-
-# By field: in words and as a rule, what its value must be.
-RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-  "image_size": ("a positive multiple of 32", lambda v: v > 0 and v % 32 == 0),
-  "encoder.levels": (
-    "rising levels out of 1..5, such as (2,3,4)",
-    lambda v: 0 < len(v) == len({1, 2, 3, 4, 5} & set(v)) and sorted(v) == list(v),
-  ),
-  "encoder.deepest": (DEEPEST, lambda v: v in range(6)),
-  "data.bits": ("0 or 8 to 16", lambda v: v == 0 or 8 <= v <= 16),
-  "data.validation_fraction": ("in (0, 1)", lambda v: 0 < v < 1),
-  "codebook.decay": ("in [0, 1)", lambda v: 0 <= v < 1),
-  "codebook.memory": ("in [0, 1]", lambda v: 0 <= v <= 1),
-  "codebook.eps": ("above 0", lambda v: v > 0),
-  "train.learning_rate": ("above 0", lambda v: v > 0),
-  "scoring.high": ("a quantile in (0, 1]", lambda v: 0 < v <= 1),
-  "scoring.low": (LOW, lambda v: v >= 0),
-  "scoring.maps": (f"some of {MAPS}", lambda v: v and set(v) <= set(MAPS)),
-  "scoring.pooled": (f"some of {COUNTED}", lambda v: set(v) <= set(COUNTED)),
-}
-RULES |= {
-  name: ("0 or more", lambda v: v >= 0)
-  for name in (
-    "codebook.parts",
-    "logical.local_width",
-    "scoring.edits",
-    "scoring.smoothing",
-    "structural.strides",
-    "train.edits",
-  )
-}
-RULES |= {
-  name: ("1 or more", lambda v: v >= 1)
-  for name in (
-    "checkpoint.every",
-    "checkpoint.keep",
-    "codebook.groups",
-    "codebook.reseed_after",
-    "codebook.size",
-    "codebook.width",
-    "context.nearest",
-    "context.width",
-    "data.threads",
-    "logical.embedding",
-    "logical.strides",
-    "logical.width",
-    "structural.embedding",
-    "structural.width",
-    "train.batch_size",
-    "train.log_every",
-    "train.steps",
-  )
-}
-
-
-def validate(config: ml_collections.ConfigDict) -> None:
-  """Checks what types alone cannot.
-
-  Raises:
-    ValueError: lists every field that is out of its range, and the range.
-  """
-  values = leaves(config)
-  wrong = [
-    f"config.{name} is {values[name]!r}; expected one of {allowed}."
-    for name, allowed in CHOICES.items()
-    if values[name] not in allowed
-  ]
-  wrong += [
-    f"config.{name} is {values[name]!r}; expected {what}."
-    for name, (what, holds) in RULES.items()
-    if not holds(values[name])
-  ]
-  wrong = wrong or _misfits(config)
-  if wrong:
-    raise ValueError("\n".join(wrong))
-
-
-def _misfits(config: ml_collections.ConfigDict) -> list[str]:
-  """What is wrong between fields, each of which is in its own range."""
-  levels, deepest = config.encoder.levels, config.encoder.deepest
-  low, wrong = config.scoring.low, []
-  if 0 < deepest < max(levels):
-    wrong.append(f"config.encoder.deepest is {deepest!r}; expected {DEEPEST}.")
-  if low >= config.scoring.high:
-    wrong.append(f"config.scoring.low is {low!r}; expected {LOW}.")
-  if not (config.logical.enabled or config.structural.enabled):
-    wrong.append(
-      "config.logical.enabled and config.structural.enabled are False, so there is "
-      "nothing to train; enable one. To score without its map, leave it out of "
-      "config.scoring.maps."
-    )
-  counted = config.codebook.parts > 0 and 3 in levels
-  there = {
-    "memory": config.codebook.memory > 0,
-    "codes": counted,
-    "layout": counted,
-    "reconstruction": config.logical.enabled,
-    "discrepancy": config.logical.enabled and config.logical.local_width > 0,
-    "structural": config.structural.enabled,
-    "features": max(levels) >= 3,
-    "residual": config.logical.enabled,
-  }
-  needs = (
-    "the memory needs config.codebook.memory, codes and layout level 3 in "
-    "config.encoder.levels and config.codebook.parts, reconstruction and "
-    "residual config.logical.enabled, discrepancy config.logical.local_width besides, "
-    "structural config.structural.enabled, features a level from 3 on"
-  )
-  for name in ("maps", "pooled"):
-    asked = config.scoring[name]
-    if asked and not any(map(there.get, asked)):
-      wrong.append(
-        f"config.scoring.{name} is {asked!r}, none of which is there: {needs}."
-      )
-  return wrong
 
 
 def _at(config: ml_collections.ConfigDict, path: str):

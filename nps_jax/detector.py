@@ -10,10 +10,12 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 import ml_collections
 import numpy as np
 
+from nps_jax import config as settings
 from nps_jax import losses
 from nps_jax import scoring
 from nps_jax.models import counts
 from nps_jax.models import encoder as encoders
+from nps_jax.models import fusion
 from nps_jax.models import logical
 from nps_jax.models import memory
 from nps_jax.models import structural
@@ -56,20 +58,20 @@ class Detector:
 
   @property
   def _structural(self) -> structural.StructuralModule:
-    settings = self.config.structural
+    sizes = self.config.structural
     return structural.StructuralModule(
       widths=self._widths,
-      width=settings.width,
-      blocks=settings.blocks,
-      embedding=settings.embedding,
-      strides=settings.strides,
+      width=sizes.width,
+      blocks=sizes.blocks,
+      embedding=sizes.embedding,
+      strides=sizes.strides,
     )
 
   def init(self, key: Key[Array, ""]) -> tuple[Tree, Tree]:
     """Fresh parameters by module, and the codebooks' state."""
-    side = self.config.image_size
+    side = settings.image_shape(self.config)
     feats = {
-      level: jnp.zeros((1, -(-side // 2**level), -(-side // 2**level), width))
+      level: jnp.zeros((1, *fusion.grid_at(level, side), width))
       for level, width in encoders.level_widths(self.config.encoder.name).items()
       if level <= self.deepest
     }
@@ -78,13 +80,11 @@ class Detector:
     if self.config.logical.enabled:
       row = jnp.zeros((1,), jnp.int32)
       variables = self._logical.init(
-        first, feats, self._contexts, row, jnp.ones((1,)), (side, side), False
+        first, feats, self._contexts, row, jnp.ones((1,)), side, False
       )
       params["logical"], codes = variables["params"], variables.get("codes", {})
     if self.config.structural.enabled:
-      params["structural"] = self._structural.init(second, feats, (side, side))[
-        "params"
-      ]
+      params["structural"] = self._structural.init(second, feats, side)["params"]
     return params, codes
 
   def features(self, frozen: Tree, images: UInt8[Array, "b h w 3"]) -> Levels:
@@ -112,7 +112,7 @@ class Detector:
         these, of edited ones.
       normal: what they are to rebuild: the same images' features before any edit.
     """
-    side = (self.config.image_size,) * 2
+    side = settings.image_shape(self.config)
     distance = self.config.loss.distance
     gaps, extra, changed = {}, {}, {}
     if self.config.logical.enabled:
@@ -170,8 +170,8 @@ class Detector:
     Args:
       priors: of the images' category; what is None of them shows nothing.
     """
-    side = (self.config.image_size,) * 2
-    grid = (self.config.image_size // scoring.STRIDE,) * 2
+    side = settings.image_shape(self.config)
+    grid = tuple(pixels // scoring.STRIDE for pixels in side)
     distance = self.config.loss.distance
     maps, pooled, cells = {}, {}, None
     if self.config.logical.enabled:

@@ -15,8 +15,8 @@ from absl import flags
 import jax
 import ml_collections
 
+from nps_jax import allowed
 from nps_jax import compiling
-from nps_jax import config as settings
 from nps_jax import console
 from nps_jax.data import inspection
 from nps_jax.data import listing
@@ -28,7 +28,7 @@ def examine(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """What was found, ready for JSON; `problems` end a training, `remarks` do not."""
   found: dict[str, Any] = {"problems": [], "remarks": [], "categories": []}
   try:
-    settings.validate(config)
+    allowed.validate(config)
   except ValueError as error:
     found["problems"] += str(error).splitlines()
   try:

@@ -286,16 +286,16 @@ OF_PARTS = ("erase", "copy", "exchange", "recolour", "resize")
 
 def sheet(edits: Sequence[Edit]) -> Image.Image:
   """SHOWN edits of each kind, a row for each; their masks are outlined."""
-  side = edits[0].image.shape[0]
-  whole = Image.new("RGB", (SHOWN * side, len(KINDS) * side))
+  h, w = edits[0].image.shape[:2]
+  whole = Image.new("RGB", (SHOWN * w, len(KINDS) * h))
   for row, kind in enumerate(KINDS):
     chosen = [edit for edit in edits if edit.kind == kind][:SHOWN]
     for column, edit in enumerate(chosen):
       outline = ndimage.binary_dilation(edit.mask, iterations=3)
       outline &= ~ndimage.binary_dilation(edit.mask, iterations=2)
       pixels = np.where(outline[..., None], (255, 0, 255), edit.image)
-      whole.paste(Image.fromarray(np.uint8(pixels)), (column * side, row * side))
-    ImageDraw.Draw(whole).text((4, row * side + 4), kind, fill="magenta")
+      whole.paste(Image.fromarray(np.uint8(pixels)), (column * w, row * h))
+    ImageDraw.Draw(whole).text((4, row * h + 4), kind, fill="magenta")
   return whole
 
 
@@ -312,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   try:
     wanted = SHOWN * len(KINDS)
     chosen = unlabelled.images(flags.images)[: max(1, wanted)]
-    images = [decoding.decode(record, flags.size) for record in chosen]
+    images = [decoding.decode(record, (flags.size, flags.size)) for record in chosen]
     edits = make(images, -(-wanted // len(images)), flags.seed)
     if not edits:
       raise ValueError("No edit fits these images; give normal images of one category.")

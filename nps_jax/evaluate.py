@@ -8,7 +8,6 @@ import argparse
 from collections.abc import Sequence
 import pathlib
 
-from nps_jax import compiling
 from nps_jax import console
 from nps_jax import publishing
 from nps_jax.data import folder
@@ -49,9 +48,11 @@ def of_maps(flags: argparse.Namespace, out: pathlib.Path) -> None:
 
 def of_run(flags: argparse.Namespace, out: pathlib.Path) -> None:
   """Publishes the results of a trained run."""
-  from nps_jax import evaluating  # noqa: PLC0415 - seconds of imports, not for maps
+  from nps_jax import compiling  # noqa: PLC0415 - seconds of imports, not for maps
+  from nps_jax import evaluating  # noqa: PLC0415
   from nps_jax import inference  # noqa: PLC0415
 
+  compiling.prepare()
   if not flags.overwrite:
     publishing.check_absent(out)
   run = inference.open_run(flags.run)
@@ -61,6 +62,7 @@ def of_run(flags: argparse.Namespace, out: pathlib.Path) -> None:
   measured = evaluating.evaluate(
     run,
     root=flags.dataset and str(flags.dataset),
+    region=flags.region,
     categories=names,
     options=_options(flags),
   )
@@ -90,6 +92,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     help="image scores for --maps, with columns id and score; default: maps' maxima",
   )
   add("--category", help="one name, several with commas, or all (the default)")
+  add("--region", metavar="PLACE", help="image or folder of where to look, if moved")
   add("--out", type=pathlib.Path, metavar="FILE.json", help="default: in the run")
   add("--overwrite", action="store_true", help="replace results that are there")
   add("--layout", choices=folder.LAYOUTS, default="auto", help="of ROOT, for --maps")
@@ -132,7 +135,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
   flags = parse(arguments)
   out = flags.out or flags.run / files.RESULTS
   console.listen()
-  compiling.prepare()
   try:
     (of_run if flags.run else of_maps)(flags, out)
   except (ValueError, OSError) as error:

@@ -16,6 +16,7 @@ from nps_jax.data import decoding
 from nps_jax.data import folder
 from nps_jax.data import naming
 from nps_jax.data import records
+from nps_jax.data import regions
 from nps_jax.data import sources
 from nps_jax.report import page
 from nps_jax.runs import provenance
@@ -26,6 +27,7 @@ def evaluate(
   run: inference.Run,
   *,
   root: str | None = None,
+  region: str | None = None,
   categories: Sequence[str] | None = None,
   options: publishing.Options = publishing.Options(),  # noqa: B008 - never changes
 ) -> list[page.Category]:
@@ -33,6 +35,7 @@ def evaluate(
 
   Args:
     root: where the data set is now, if it has moved.
+    region: where its region or regions are now; None: the run's own.
     categories: which of the run's; None: all of them.
 
   Raises:
@@ -40,6 +43,7 @@ def evaluate(
   """
   config = ml_collections.ConfigDict(run.about.config).copy_and_resolve_references()
   config.data.root = root or config.data.root
+  config.data.region = region or regions.of_run(run.folder, config.data.region)
   measured = []
   with provenance.timed(run.folder, "evaluate"):
     for name in categories or run.about.categories:

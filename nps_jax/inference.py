@@ -13,11 +13,13 @@ from jaxtyping import Float, Float32, Int
 import numpy as np
 from PIL import Image
 
+from nps_jax import config as settings
 from nps_jax import detector
 from nps_jax import distributed
 from nps_jax import reasons
 from nps_jax import scoring
 from nps_jax import stored
+from nps_jax.data import decoding
 from nps_jax.data import pipeline
 from nps_jax.data import records
 from nps_jax.models import image_context
@@ -119,6 +121,9 @@ def scores(
       # One by one: sums over a batch end in other last digits than those of another.
       one = jax.tree.map(operator.itemgetter(slice(row, row + 1)), raw)
       judged = scoring.score(config, calibration, one)
+      inside = decoding.region_at(images[at], judged.maps.shape[1:])
+      if inside is not None:
+        judged = scoring.within(judged, inside)
       (why,) = reasons.explain(calibration, one, judged)
       yield Scored(images[at], judged.maps[0], float(judged.scores[0]), why)
 
@@ -176,7 +181,7 @@ def batches(
       images,
       contexts,
       batch_size=size,
-      size=run.about.config.image_size,
+      size=settings.image_shape(run.about.config),
       threads=run.about.config.data.threads,
       shard_index=distributed.host_index(),
       shard_count=distributed.host_count(),

@@ -15,6 +15,7 @@ from nps_jax import inference
 from nps_jax import predicting
 from nps_jax import scoring
 from nps_jax import verdict
+from nps_jax.data import regions
 from nps_jax.data import unlabelled
 from nps_jax.runs import interruption
 
@@ -78,6 +79,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
   add("more", nargs="*", default=[], metavar="IMAGES", help=argparse.SUPPRESS)
   add("--out", required=True, type=pathlib.Path, help="a new or empty folder")
   add("--category", help="of the run's categories, the one that the images show")
+  add(
+    "--region",
+    metavar="PLACE",
+    help="image of where to look, or a folder with one for each; default: the run's",
+  )
   add("--no-maps", action="store_true", help="write no maps/ID.tiff")
   add("--no-overlays", action="store_true", help="write no overlays/ID.png")
   add("--strict", action="store_true", help="fail in the end if any was left out")
@@ -119,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = inference.open_run(flags.run)
     bits = run.about.config.data.bits
     images = tuple(record._replace(bits=bits) for record in images)
+    place = flags.region or regions.of_run(run.folder, run.about.config.data.region)
+    images = regions.attach(images, place) if place else images
     category = choose_category(run, flags.category)
     limit, meaning = flags.threshold, ""
     if limit is None:

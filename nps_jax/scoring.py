@@ -1,11 +1,12 @@
 """From raw evidence to one calibrated map and score for each image."""
 
 from collections.abc import Mapping
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float16
+from jaxtyping import Array, Bool, Float, Float16
 import numpy as np
 from scipy import ndimage
 
@@ -117,13 +118,13 @@ def smooth(
   """The maps in float64 under a Gaussian; 0: unchanged.
 
   Args:
-    sigma: its spread in pixels of an image whose sides have 256 of them.
+    sigma: its spread in pixels of an image of 256 x 256 of them, or as many in all.
   """
   maps = np.asarray(maps, np.float64)
   if sigma == 0:
     return maps
-  cells = [sigma * side / 256 for side in maps.shape[1:]]
-  return ndimage.gaussian_filter(maps, (0, *cells))
+  cells = sigma * math.sqrt(maps.shape[1] * maps.shape[2]) / 256
+  return ndimage.gaussian_filter(maps, (0, cells, cells))
 
 
 def distances(
@@ -261,6 +262,16 @@ def score(config, calibration: Calibration, raw: RawScores) -> Judged:
     evidence,
     {name: calibration.map_weights[name] * values for name, values in scaled.items()},
   )
+
+
+def within(judged: Judged, inside: Bool[np.ndarray, "y x"]) -> Judged:
+  """The same with maps that are lowest outside of a region."""
+  maps, *sources = (
+    np.where(inside[None], values, values.min())
+    for values in (judged.maps, *judged.sources.values())
+  )
+  by_source = dict(zip(judged.sources, sources, strict=True))
+  return judged._replace(maps=maps, sources=by_source)
 
 
 def weigh(

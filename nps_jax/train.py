@@ -14,6 +14,7 @@ from absl import flags
 from absl import logging
 
 from nps_jax import compiling
+from nps_jax import config as settings
 from nps_jax import console
 from nps_jax import distributed
 from nps_jax import evaluating
@@ -78,8 +79,9 @@ def draw(config, root: pathlib.Path) -> pathlib.Path:
   chosen = config.data.category
   names = synthetic.CATEGORIES if chosen == "all" else chosen.split(",")
   missing = [name for name in names if not (root / name).exists()]
+  size = max(settings.image_shape(config))
   if missing and distributed.is_lead():
-    synthetic.write(root, missing, seed=config.seed, size=config.image_size)
+    synthetic.write(root, missing, seed=config.seed, size=size)
   distributed.barrier("synthetic data")
   return root
 

@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from nps_jax import allowed
 from nps_jax import calibrating
 from nps_jax import config as settings
 from nps_jax import detector
@@ -24,6 +25,7 @@ from nps_jax import updates
 from nps_jax.data import checking
 from nps_jax.data import pipeline
 from nps_jax.data import records
+from nps_jax.data import regions
 from nps_jax.data import sources
 from nps_jax.models import context
 from nps_jax.models import image_context
@@ -59,7 +61,7 @@ def fit(
     OSError: a checkpoint cannot be saved.
     KeyboardInterrupt: SIGTERM or SIGINT came; a checkpoint has been saved.
   """
-  settings.validate(config)
+  allowed.validate(config)
   mesh = distributed.mesh(config.train.batch_size)
   datasets = sources.open_all(config.data, config.seed)
   if (workdir / description.CONFIG).exists():
@@ -67,7 +69,7 @@ def fit(
     datasets = sources.renamed(datasets, known)
   names = tuple(data.category for data in datasets)
   checking.check(datasets)
-  config.data.bits = sources.bits_of(datasets)
+  sources.settle(config, datasets)
 
   loaded = weights.load(
     config.encoder.weights, config.encoder.name, config.encoder.deepest
@@ -88,6 +90,8 @@ def fit(
   with locking.alone(workdir):
     if source is not None:
       checkpoints.adopt(source.folder, workdir)
+    if distributed.is_lead():
+      regions.keep(config.data.region, workdir)
     checkpoints.write_frozen(workdir, {"encoder": loaded.params, **constants})
 
     model = detector.Detector(config, names, loaded.deepest, vectors)
@@ -176,7 +180,7 @@ def train(
       images,
       taught.contexts,
       batch_size=config.train.batch_size,
-      size=config.image_size,
+      size=settings.image_shape(config),
       seed=config.seed,
       threads=config.data.threads,
       start_step=step,

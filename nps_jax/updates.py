@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from nps_jax import config as settings
 from nps_jax import detector
 from nps_jax import distributed
 from nps_jax.data import pipeline
@@ -63,7 +64,8 @@ def cached_features(
   config = model.config
   forward = jax.jit(model.features)
   batch_size = distributed.round_up(config.train.batch_size)
-  blank = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.uint8)
+  size = settings.image_shape(config)
+  blank = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
   leaves = jax.tree.leaves(jax.eval_shape(model.features, frozen, blank))
   bytes_each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
   need = len(images) * bytes_each
@@ -74,7 +76,7 @@ def cached_features(
     images,
     [0] * len(images),
     batch_size=batch_size,
-    size=config.image_size,
+    size=size,
     threads=config.data.threads,
     shard_index=distributed.host_index(),
     shard_count=distributed.host_count(),

@@ -302,7 +302,8 @@ TRAIN = (
   trees.Case(
     "settings out of range",
     trees.both(),
-    "config.image_size is 100; expected a positive multiple of 32.\n"
+    "config.image_size is 100; expected a positive multiple of 32, two of them as "
+    "(height, width), or 'auto'.\n"
     "config.train.steps is 0; expected 1 or more.",
     ("image_size=100", "train.steps=0"),
   ),

@@ -26,7 +26,8 @@ def data(root):
 
 
 def pixels(images, size=64) -> jnp.ndarray:
-  return jnp.asarray(np.stack([decoding.decode(record, size) for record in images]))
+  shape = (size, size)
+  return jnp.asarray(np.stack([decoding.decode(record, shape) for record in images]))
 
 
 def features(run, images) -> dict[int, np.ndarray]:

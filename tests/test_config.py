@@ -10,6 +10,7 @@ import sys
 import ml_collections
 import pytest
 
+from nps_jax import allowed
 from nps_jax import config as settings
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -39,11 +40,12 @@ AT_LEAST_ZERO = (
   "train.edits",
 )
 MAPS = ("memory", "codes", "layout", "reconstruction", "discrepancy", "structural")
-MULTIPLE = "a positive multiple of 32"
+MULTIPLE = "a positive multiple of 32, two of them as (height, width), or 'auto'"
 LEVELS = "rising levels out of 1..5, such as (2,3,4)"
 DEEPEST = "0 (automatic), or a level 1..5 not below the highest of encoder.levels"
 WRONG = (
-  *(("image_size", value, MULTIPLE) for value in (0, -32, 250)),
+  *(("image_size", value, MULTIPLE) for value in (0, -32, 250, 64.0, "big")),
+  *(("image_size", value, MULTIPLE) for value in ((64, 0), (32, 64, 96), (64, 50))),
   *(("encoder.levels", value, LEVELS) for value in ((), (0, 1), (5, 6), (3, 2))),
   ("encoder.levels", (2, 2, 3), LEVELS),
   *(("encoder.deepest", value, DEEPEST) for value in (-1, 3, 6)),
@@ -59,7 +61,7 @@ WRONG = (
   *((name, "other", f"one of {allowed}") for name, allowed in CHOICES.items()),
 )
 RIGHT = (
-  *(("image_size", value) for value in (32, 512)),
+  *(("image_size", value) for value in (32, 512, (192, 384), "auto")),
   *(("encoder.levels", value) for value in ((1, 3), (4,), (1, 2, 3, 4, 5))),
   *(("encoder.deepest", value) for value in (0, 4, 5)),
   *(("data.validation_fraction", value) for value in (0.001, 0.999)),
@@ -111,7 +113,7 @@ def opened(path: pathlib.Path):
 
 def test_defaults_are_valid_and_not_shared():
   config = settings.defaults()
-  settings.validate(config)
+  allowed.validate(config)
   config.codebook.size = 3
   assert settings.defaults().codebook.size == 512
 
@@ -176,7 +178,7 @@ def test_each_field_out_of_range_is_refused_alone(name, value, what):
   config = settings.defaults()
   assign(config, name, value)
   with pytest.raises(ValueError, match=rf"^config\.{re.escape(name)} is ") as caught:
-    settings.validate(config)
+    allowed.validate(config)
   assert str(caught.value) == f"config.{name} is {value!r}; expected {what}."
 
 
@@ -184,24 +186,24 @@ def test_a_high_quantile_above_one_is_refused():
   config = settings.defaults()
   config.scoring.high = 1.1
   with pytest.raises(ValueError, match=r"scoring\.high is 1\.1"):
-    settings.validate(config)
+    allowed.validate(config)
 
 
 @pytest.mark.parametrize(("name", "value"), RIGHT)
 def test_the_ends_of_each_range_are_accepted(name, value):
   config = settings.defaults()
   assign(config, name, value)
-  settings.validate(config)
-  settings.validate(ml_collections.FrozenConfigDict(config))
+  allowed.validate(config)
+  allowed.validate(ml_collections.FrozenConfigDict(config))
 
 
 def test_the_deepest_level_is_measured_against_the_compared_ones():
   config = settings.defaults()
   config.encoder.levels, config.encoder.deepest = (1, 3), 3
-  settings.validate(config)
+  allowed.validate(config)
   config.encoder.deepest = 2
   with pytest.raises(ValueError, match=r"^config\.encoder\.deepest is 2; expected 0"):
-    settings.validate(config)
+    allowed.validate(config)
 
 
 @pytest.mark.parametrize(
@@ -215,14 +217,14 @@ def test_statistics_that_are_not_there_are_refused(levels, parts, pooled):
   config.encoder.levels, config.codebook.parts = levels, parts
   config.scoring.pooled = pooled
   with pytest.raises(ValueError, match=r"^config\.scoring\.pooled is .*, none of"):
-    settings.validate(config)
+    allowed.validate(config)
   config.scoring.pooled = ()
-  settings.validate(config)
+  allowed.validate(config)
   config.scoring.pooled = (*pooled, "residual")
-  settings.validate(config)
+  allowed.validate(config)
   config.logical.enabled, config.structural.enabled = False, True
   with pytest.raises(ValueError, match=r"^config\.scoring\.pooled is .*, none of"):
-    settings.validate(config)
+    allowed.validate(config)
 
 
 @pytest.mark.parametrize(
@@ -250,18 +252,18 @@ def test_maps_that_are_not_there_are_refused(changes, maps, other):
   settings.assign(config, changes)
   config.scoring.maps = maps
   with pytest.raises(ValueError, match=r"^config\.scoring\.maps is .*, none of"):
-    settings.validate(config)
+    allowed.validate(config)
   config.scoring.maps = (*maps, other)
-  settings.validate(config)
+  allowed.validate(config)
 
 
 def test_a_run_without_modules_is_refused():
   config = settings.defaults()
   config.logical.enabled = False
   with pytest.raises(ValueError, match="nothing to train; enable one"):
-    settings.validate(config)
+    allowed.validate(config)
   config.structural.enabled = True
-  settings.validate(config)
+  allowed.validate(config)
 
 
 def test_the_settings_that_are_read_after_the_training_are_told_apart():
@@ -276,7 +278,7 @@ def test_all_wrong_fields_are_listed_at_once():
     assign(config, name, 0)
   config.loss.distance = "l1"
   with pytest.raises(ValueError, match=r"config\.loss\.distance is 'l1'") as caught:
-    settings.validate(config)
+    allowed.validate(config)
   assert sorted(str(caught.value).split("\n")) == [
     "config.codebook.size is 0; expected 1 or more.",
     f"config.image_size is 0; expected {MULTIPLE}.",
@@ -324,7 +326,7 @@ def test_there_are_files_to_check():
 def test_every_file_gives_a_locked_config_that_validates(path):
   module = opened(path)
   config = module.get_config()
-  settings.validate(config)
+  allowed.validate(config)
   assert config.is_locked
   assert set(leaves(config)) == set(leaves(settings.defaults()))
   assert leaves(config) != leaves(settings.defaults())
@@ -338,7 +340,7 @@ def test_the_paper_s_variant_sets_its_fields_but_for_those_that_are_given():
   assert config == settings.defaults()
   config.variant, config.codebook.groups = "paper", 2
   settings.apply_variant(config, ("variant", "codebook.groups"))
-  settings.validate(config)
+  allowed.validate(config)
   own = settings.PAPER | {"variant": "paper", "codebook.groups": 2}
   assert leaves(config) == leaves(settings.defaults()) | own
 

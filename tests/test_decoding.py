@@ -44,7 +44,7 @@ def triangle(length, size):
 def test_resizing_is_antialiased_bilinear(tmp_path, shape):
   pixels = noise(*shape)
   Image.fromarray(pixels).save(tmp_path / "a.png")
-  found = decoding.decode(record(tmp_path / "a.png"), 16)
+  found = decoding.decode(record(tmp_path / "a.png"), (16, 16))
   rows, columns = triangle(shape[0], 16), triangle(shape[1], 16)
   wanted = np.einsum("yh,xw,hwc->yxc", rows, columns, pixels.astype(np.float64))
   assert found.dtype == np.uint8
@@ -211,12 +211,12 @@ def test_unreadable_images_are_named_with_the_reason(tmp_path, monkeypatch):
       (content, "The image of nuts/train/good/0"),
     ):
       with pytest.raises(ValueError, match="Replace or remove it") as caught:
-        decoding.decode(record(image), 8)
+        decoding.decode(record(image), (8, 8))
       assert str(caught.value).startswith(f"{shown} cannot be read (")
       assert reason in str(caught.value)
   for path, reason in ((tmp_path / "lost.png", "No such file"), (tmp_path, "Is a dir")):
     with pytest.raises(ValueError, match=reason):
-      decoding.decode(record(path), 8)
+      decoding.decode(record(path), (8, 8))
 
   def refuse(*_, **__):
     raise PermissionError(13, "Permission denied")
@@ -225,7 +225,7 @@ def test_unreadable_images_are_named_with_the_reason(tmp_path, monkeypatch):
   with pytest.raises(
     ValueError, match=r"text\.png cannot be read \(Permission denied\)"
   ):
-    decoding.decode(record(tmp_path / "text.png"), 8)
+    decoding.decode(record(tmp_path / "text.png"), (8, 8))
 
 
 def test_a_gif_in_disguise_is_refused():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nps_jax import allowed
 from nps_jax import config as settings
 from nps_jax import losses
 
@@ -227,4 +228,4 @@ def test_every_distance_is_one_that_the_config_allows():
   for distance in losses.DISTANCES:
     config = settings.defaults()
     config.loss.distance = distance
-    settings.validate(config)
+    allowed.validate(config)

@@ -99,7 +99,7 @@ def test_a_run_remembers_its_training_images_and_maps_the_distance(run, root):
   priors = run.calibrations["tray"].priors
   held = priors.memory.patches
   known, judged = (
-    patches(run, np.stack([decoding.decode(record, 64) for record in images]))
+    patches(run, np.stack([decoding.decode(record, (64, 64)) for record in images]))
     for images in (data.train, data.test[:3])
   )
   assert held.shape == (round(0.1 * 12 * 8 * 8), 128 + 256)

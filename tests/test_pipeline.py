@@ -50,7 +50,7 @@ def counted_decodes(monkeypatch):
 
 
 def train(images, contexts=None, **changed):
-  options = {"batch_size": 4, "size": 2, "seed": 0, "threads": 2, **changed}
+  options = {"batch_size": 4, "size": (2, 2), "seed": 0, "threads": 2, **changed}
   contexts = [0] * len(images) if contexts is None else contexts
   return pipeline.train_batches(images, contexts, **options)
 
@@ -168,7 +168,7 @@ def test_wrong_requests_are_refused_at_once():
     train(colours(2), shard_count=3)
   with pytest.raises(ValueError, match="3 contexts for 2 records"):
     train(colours(2), [0, 1, 0])
-  options = {"batch_size": 4, "size": 2, "threads": 1}
+  options = {"batch_size": 4, "size": (2, 2), "threads": 1}
   with pytest.raises(ValueError, match="1 contexts for 2 records"):
     pipeline.eval_batches(colours(2), [0], **options)
   with pytest.raises(ValueError, match="over 3 hosts"):
@@ -178,7 +178,7 @@ def test_wrong_requests_are_refused_at_once():
 @pytest.mark.parametrize("threads", [1, 3])
 def test_evaluation_keeps_the_order_and_pads(threads):
   images = colours(10, first=1)
-  options = {"batch_size": 4, "size": 3, "threads": threads}
+  options = {"batch_size": 4, "size": (3, 3), "threads": threads}
   found = list(pipeline.eval_batches(images, [5] * 9 + [2], **options))
   assert len(found) == 3
   index = np.concatenate([each.index for each in found])
@@ -193,7 +193,7 @@ def test_evaluation_keeps_the_order_and_pads(threads):
 
 def test_evaluation_shards_yield_equally_many_batches():
   images = colours(5)
-  options = {"batch_size": 4, "size": 2, "threads": 1}
+  options = {"batch_size": 4, "size": (2, 2), "threads": 1}
   whole = list(pipeline.eval_batches(images, [0, 1, 2, 3, 4], **options))
   parts = [
     list(
@@ -213,5 +213,5 @@ def test_evaluation_shards_yield_equally_many_batches():
 
 
 def test_nothing_to_evaluate_yields_nothing():
-  found = pipeline.eval_batches([], [], batch_size=4, size=2, threads=2)
+  found = pipeline.eval_batches([], [], batch_size=4, size=(2, 2), threads=2)
   assert list(found) == []

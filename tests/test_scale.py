@@ -197,7 +197,7 @@ def test_two_processes_train_as_one_and_read_only_their_shards(eight, root, tmp_
     batches = pipeline.train_batches(
       taught.seen,
       taught.contexts,
-      **{"batch_size": 8, "size": 64, "seed": 0, "threads": 1},
+      **{"batch_size": 8, "size": (64, 64), "seed": 0, "threads": 1},
       **{"shard_index": host, "shard_count": 2},
     )
     mine = [set(next(batches).index.tolist()) for _ in range(9)]

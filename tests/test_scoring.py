@@ -113,7 +113,7 @@ def test_counted_places_are_those_that_make_up_the_distance(aimed, smoothing):
     far = gaussian.distance(fitted, judged.pooled["codes"])[at]
     np.testing.assert_allclose(odd.mean(), far**2, rtol=1e-2)  # cells are float16
     fine = slow.resize(np.maximum(odd, 0), (8, 6))
-    sides = [smoothing * side / 256 for side in (8, 6)]
+    sides = [smoothing * np.sqrt(8 * 6) / 256] * 2
     if smoothing:
       fine = slow.smooth_by_axis(fine, sides)
     np.testing.assert_allclose(image, fine / fine.max(), rtol=1e-2, atol=1e-2)

@@ -44,7 +44,7 @@ def check(datasets: Sequence[records.Dataset]) -> None:
 
 
 def digests(datasets: Sequence[records.Dataset]) -> dict[str, str]:
-  """The SHA-256 of each normal image's file, by id: whatever its place, its content.
+  """The SHA-256 of each normal image's file and region, by id: their content alone.
 
   Several hosts share the work. Warns of copies.
   """
@@ -52,8 +52,12 @@ def digests(datasets: Sequence[records.Dataset]) -> dict[str, str]:
   share = images[distributed.host_index() :: distributed.host_count()]
 
   def line(record: records.Record) -> str:
-    with encoded.opened(record.image) as file:
-      return f"{hashlib.sha256(file.read()).hexdigest()} {record.id}"
+    content = hashlib.sha256()
+    for part in (record.image, record.region):
+      if part is not None:
+        with encoded.opened(part) as file:
+          content.update(file.read())
+    return f"{content.hexdigest()} {record.id}"
 
   with futures.ThreadPoolExecutor(decoding.CHECK_THREADS) as pool:
     lines = distributed.gather_texts(list(pool.map(line, share)))

@@ -5,7 +5,7 @@ from concurrent import futures
 import contextlib
 import pathlib
 
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 import numpy as np
 from PIL import ExifTags
 from PIL import Image
@@ -15,6 +15,7 @@ from nps_jax.data import records
 
 CHECK_THREADS = 8  # they wait for the disk more than they compute
 LISTED = 20  # bad files that a message shows at most
+FILL = (124, 116, 104)  # the mean colour of ImageNet, which says least to an encoder
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # PIL knows riskier ones too
 PAGED = ("PNG", "TIFF", "WEBP")  # formats of several pages or frames
 TURNS = {
@@ -29,12 +30,13 @@ TURNS = {
 
 
 def decode(
-  record: records.Record, size: int | None = None
+  record: records.Record, size: tuple[int, int] | None = None
 ) -> UInt8[np.ndarray, "h w 3"]:
-  """The image in RGB, squeezed to size x size (antialiased bilinear) or as it is.
+  """The image in RGB, squeezed to this height and width (antialiased) or as it is.
 
   It is turned as its EXIF says. Transparency is dropped, not blended: what colour lies
-  behind a product is unknown. 16-bit grey is scaled by the record's bits.
+  behind a product is unknown. 16-bit grey is scaled by the record's bits. What lies
+  outside of the record's region becomes FILL, before anything is squeezed.
 
   Raises:
     ValueError: the image cannot be read; names it and the reason.
@@ -43,9 +45,47 @@ def decode(
     way = turn(image)
     rgb = _rgb(image, record.bits)
     rgb = rgb if way is None else rgb.transpose(way)
+    if record.region is not None:
+      outside = Image.fromarray(~region(record, rgb.size[::-1]))
+      rgb.paste(FILL, mask=outside)
     if size is not None:
-      rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
+      rgb = rgb.resize(size[::-1], Image.Resampling.BILINEAR)
     return np.array(rgb)
+
+
+def region(record: records.Record, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+  """Where to look in the record's image, which has this height and width.
+
+  Raises:
+    ValueError: the region cannot be read, has another size, or is black all over.
+  """
+  name = encoded.name(record.region, f"The region of {record.id}")
+  with opened(record.region, name) as image:
+    way = turn(image)
+    grey = np.asarray((image if way is None else image.transpose(way)).convert("L"))
+  if grey.shape != size:
+    raise ValueError(
+      f"{name} is {grey.shape[0]} x {grey.shape[1]} (height x width) but the image of "
+      f"{record.id} is {size[0]} x {size[1]}; a region must have its image's size."
+    )
+  low, high = int(grey.min()), int(grey.max())
+  if not high:
+    raise ValueError(f"{name} is black all over: nothing would be looked at.")
+  return grey >= (low + high) / 2 if low < high else np.ones(size, bool)
+
+
+def region_at(
+  record: records.Record, size: tuple[int, int]
+) -> Bool[np.ndarray, "h w"] | None:
+  """Which cells of a grid have a part of the region in them; None: there is none.
+
+  Args:
+    size: rows and columns of the grid.
+  """
+  if record.region is None:
+    return None
+  inside = Image.fromarray(np.float32(region(record, original_size(record))))
+  return np.asarray(inside.resize(size[::-1], Image.Resampling.BOX)) > 0
 
 
 def original_size(record: records.Record) -> tuple[int, int]:

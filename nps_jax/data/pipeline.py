@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 import functools
+import math
 
 from absl import logging
 import grain
@@ -20,7 +21,7 @@ def train_batches(
   contexts: Sequence[int],
   *,
   batch_size: int,
-  size: int,
+  size: tuple[int, int],
   seed: int,
   threads: int,
   start_step: int = 0,
@@ -49,7 +50,7 @@ def train_batches(
   context = _checked(images, contexts)
   rows = _shard(batch_size, shard_index, shard_count)
   read = functools.partial(_read, images, size)
-  if cache and len(images) * size * size * 3 <= CACHE_LIMIT:
+  if cache and len(images) * math.prod(size) * 3 <= CACHE_LIMIT:
     read = functools.cache(read)
   elif cache:
     logging.info("Training images exceed the cache; each epoch decodes them again.")
@@ -68,7 +69,7 @@ def eval_batches(
   contexts: Sequence[int],
   *,
   batch_size: int,
-  size: int,
+  size: tuple[int, int],
   threads: int,
   shard_index: int = 0,
   shard_count: int = 1,
@@ -107,20 +108,20 @@ def _checked(
 
 
 def _read(
-  images: Sequence[records.Record], size: int, index: int
+  images: Sequence[records.Record], size: tuple[int, int], index: int
 ) -> UInt8[np.ndarray, "h w 3"]:
   return decoding.decode(images[index], size)
 
 
 def _batch(
   read: Callable[[int], np.ndarray],
-  size: int,
+  size: tuple[int, int],
   contexts: Int[np.ndarray, " n"],
   index: Int[np.ndarray, " b"],
 ) -> records.Batch:
   """The rows of the records at `index`, where -1 stands for padding."""
   valid = index >= 0
-  image = np.zeros((len(index), size, size, 3), np.uint8)
+  image = np.zeros((len(index), *size, 3), np.uint8)
   for row in np.flatnonzero(valid):
     image[row] = read(int(index[row]))
   context = np.where(valid, contexts[index], 0)

@@ -21,6 +21,7 @@ class Record(NamedTuple):
   kind: str  # "good", or the name of the test folder
   image: encoded.Encoded
   masks: tuple[encoded.Encoded, ...] = ()  # one image per ground-truth channel
+  region: encoded.Encoded | None = None  # an image, black where nothing is to be seen
   bits: int = 16  # of the grey values of a 16-bit file, whose full range is ours
 
 

@@ -4,9 +4,14 @@ from collections.abc import Sequence
 
 import ml_collections
 
+from nps_jax import config as settings
 from nps_jax.data import depth
 from nps_jax.data import folder
 from nps_jax.data import records
+from nps_jax.data import regions
+from nps_jax.data import shapes
+
+SPLITS = ("train", "validation", "test")
 
 
 def open_all(
@@ -28,7 +33,15 @@ def open_all(
     datasets = folder.open_all(config, seed)
   learned = [record for data in datasets for record in (*data.train, *data.validation)]
   bits = config.bits or depth.find(learned)
-  return tuple(depth.using(data, bits) for data in datasets)
+  datasets = tuple(depth.using(data, bits) for data in datasets)
+  if not config.region:
+    return datasets
+  return tuple(
+    data._replace(
+      **{split: regions.attach(getattr(data, split), config.region) for split in SPLITS}
+    )
+    for data in datasets
+  )
 
 
 def renamed(
@@ -47,11 +60,16 @@ def renamed(
       record._replace(category=name, id=name + record.id.removeprefix(data.category))
       for record in getattr(data, split)
     )
-    for split in ("train", "validation", "test")
+    for split in SPLITS
   }
   return (data._replace(category=name, **splits),)
 
 
-def bits_of(datasets: Sequence[records.Dataset]) -> int:
-  """The bits that `open_all` found, or was told."""
-  return datasets[0].train[0].bits
+def settle(
+  config: ml_collections.ConfigDict, datasets: Sequence[records.Dataset]
+) -> None:
+  """Puts into the config what the data decide, where it does not say so itself."""
+  config.data.bits = datasets[0].train[0].bits
+  if config.image_size == settings.AUTO:
+    images = [record for data in datasets for record in data.train]
+    config.image_size = shapes.find(images, config.image_pixels)

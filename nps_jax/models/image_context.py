@@ -56,7 +56,7 @@ def _batches(
 ) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
   for start in range(0, len(images), BATCH):
     batch = images[start : start + BATCH]
-    yield np.stack([decoding.decode(record, size) for record in batch])
+    yield np.stack([decoding.decode(record, (size, size)) for record in batch])
 
 
 def around(

@@ -19,6 +19,7 @@ ANEW = "Bring an intact copy of both, or train anew in another --workdir."
 FREE = (
   "checkpoint.every",
   "checkpoint.keep",
+  "data.region",
   "data.root",
   "data.source",
   "data.threads",

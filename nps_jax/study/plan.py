@@ -9,6 +9,7 @@ from absl import flags as absl_flags
 import ml_collections
 from ml_collections import config_flags
 
+from nps_jax import allowed
 from nps_jax import config as settings
 from nps_jax import console
 from nps_jax.data import folder
@@ -94,7 +95,7 @@ def load(
   config = console.chosen("config", values)
   given = dict(config_flags.get_override_values(values["config"]))
   try:
-    settings.validate(config)
+    allowed.validate(config)
   except TypeError as error:
     raise ValueError(f"The flags cannot be read: {error}") from error
   file = console.find(config_flags.get_config_filename(values["config"]))

@@ -17,6 +17,7 @@ from jaxtyping import Float
 import ml_collections
 import numpy as np
 
+from nps_jax import allowed
 from nps_jax import compiling
 from nps_jax import config as settings
 from nps_jax import console
@@ -56,7 +57,8 @@ def measure(name: str, model: detector.Detector, frozen, data: records.Dataset) 
   normal = features(model, frozen, (*data.train, *data.validation))
   queries = features(model, frozen, data.test)
   if name == "patch-memory":
-    grid = (model.config.image_size // scoring.STRIDE,) * 2
+    shape = settings.image_shape(model.config)
+    grid = tuple(pixels // scoring.STRIDE for pixels in shape)
     maps = memory_maps(normal, queries, grid, model.config)
     scores = maps.max(axis=(1, 2))
   else:
@@ -83,7 +85,7 @@ def features(
     images,
     [0] * len(images),
     batch_size=8,
-    size=config.image_size,
+    size=settings.image_shape(config),
     threads=config.data.threads,
   ):
     levels, count = forward(frozen, batch.image), int(batch.valid.sum())
@@ -135,11 +137,11 @@ def run(name: str, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> 
     ValueError, FileNotFoundError: a setting, the data or the weights are wrong, or the
       workdir holds another run.
   """
-  settings.validate(config)
+  allowed.validate(config)
   datasets = sources.open_all(config.data, config.seed)
   names = tuple(data.category for data in datasets)
   checking.check(datasets)
-  config.data.bits = sources.bits_of(datasets)
+  sources.settle(config, datasets)
   loaded = weights.load(
     config.encoder.weights, config.encoder.name, config.encoder.deepest
   )

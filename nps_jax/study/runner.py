@@ -104,7 +104,7 @@ def train(sweep: plan.Sweep, run: plan.Run, done: Sequence[plan.Run]) -> Results
     KeyboardInterrupt: it was interrupted, and has saved its state.
   """
   if sweep.drawn:
-    draw(run, sweep.config.image_size)
+    draw(run, max(settings.image_shape(sweep.config)))
   words, log = command(run, done), run.folder / LOG
   _write_json(run.folder / STARTED, {"command": words, "package": provenance.package()})
   status = execute(words, log, sweep.out / COMPILED)

@@ -12,6 +12,7 @@ from typing import Any
 
 import ml_collections
 
+from nps_jax import allowed
 from nps_jax import config as settings
 from nps_jax.data import listing
 
@@ -100,7 +101,7 @@ def changed(
   }
   varied = settings.assigned(config, checked)
   try:
-    settings.validate(varied)
+    allowed.validate(varied)
   except ValueError as error:
     raise ValueError(f"Variant {name!r}: {error}") from error
   return varied
