@@ -156,9 +156,13 @@ def test_csv_keeps_every_digit():
 def test_published_results_stand_beside_ours():
   lines = table.beside_published([LOCO, other_loco()]).splitlines()
   assert lines[0].startswith("| method | AUROC logical | structural | mean | pooled |")
-  assert "| GCAD | 86.0 | 80.6 | 83.3 | - | 70.1 |  |" in lines
-  assert "| PUAD-M | - | - | - | 94.4 | - | ICIP 2024 |" in lines
-  ours = "| **this run** | 80.0 | 80.0 | 85.0 | 86.1 | 51.0 | pushpins, screw_bag |"
+  assert lines[0].endswith("| AU-sPRO@0.05 | needs | epoch | source |")
+  assert lines[1] == "| --- |" + " ---: |" * 5 + " --- |" * 3
+  assert "| GCAD | 86.0 | 80.6 | 83.3 | - | 70.1 |  |  | IJCV 2022 |" in lines
+  assert "| PUAD-M | - | - | - | 94.4 | - |  |  | ICIP 2024 |" in lines
+  ours = (
+    "| **this run** | 80.0 | 80.0 | 85.0 | 86.1 | 51.0 |  |  | pushpins, screw_bag |"
+  )
   assert lines[-1] == ours
 
 
@@ -173,13 +177,6 @@ def test_the_page_holds_each_table_that_applies_and_the_conventions():
   assert "ICCV" not in table.to_markdown([MVTEC])  # not one of LOCO's categories
   bare = MVTEC | {"n_by_kind": {}, "region_by_kind": {}}
   assert "kind" not in table.to_markdown([bare])
-
-
-def test_published_means_are_of_the_stated_convention():
-  for each in table.PUBLISHED:
-    if each.logical is not None:
-      average = (each.logical + each.structural) / 2
-      assert each.mean == pytest.approx(average, abs=0.21), each.method
 
 
 def test_write_leaves_three_files(tmp_path):

@@ -84,6 +84,7 @@ def test_the_wheel_has_every_module_and_config_and_the_encoder(wheel):
   wanted |= {f"nps_jax/models/builtin.{suffix}" for suffix in ("md", "safetensors")}
   pages = (ROOT / "nps_jax/report/templates").iterdir()
   wanted |= {path.relative_to(ROOT).as_posix() for path in pages}
+  wanted.add("nps_jax/report/published.csv")
   assert there == wanted
   assert {"nps_jax/configs/folder.py", "nps_jax/data/folder.py"} < wanted
 

@@ -5,8 +5,8 @@ import csv
 import io
 import json
 import pathlib
-from typing import NamedTuple
 
+from nps_jax.report import published
 from nps_jax.runs import files
 
 REGIONS = {  # title and the limit that the field quotes
@@ -35,35 +35,6 @@ CONVENTIONS = (
   "All values in percent; n is the number of test images. There are two conventions "
   "for one image AUROC: mean is (logical + structural) / 2, as EfficientAD, PSAD, "
   "SALAD and GCAD report it; pooled is good against all anomalous images, as PUAD does."
-)
-
-
-class Published(NamedTuple):
-  """What a paper reports on MVTec LOCO AD, in percent, mean of five categories."""
-
-  method: str
-  source: str = ""
-  logical: float | None = None
-  structural: float | None = None
-  mean: float | None = None  # of logical and structural image AUROC
-  pooled: float | None = None  # image AUROC of good against all anomalous
-  au_spro: float | None = None  # limit 0.05, mean of logical and structural
-
-
-PUBLISHED = (
-  Published("SALAD", "ICCV 2025; foundation model's component maps", 96.5, 95.7, 96.1),
-  Published("CSAD", "BMVC 2024", mean=95.3),
-  Published("PSAD", "AAAI 2024; few segmentation labels", 98.1, 91.6, 94.9),
-  Published("PUAD-M", "ICIP 2024", pooled=94.4),
-  Published("EfficientAD-M", "WACV 2024", 86.8, 94.7, 90.7),
-  Published("SLSG", "", 89.6, 91.4, 90.3),
-  Published("ComAD + PatchCore", "", 89.4, 90.9, 90.1),
-  Published("SINBAD", "", 88.9, 84.7, 86.8),
-  Published("DSKD", "", 81.2, 86.9, 84.0, au_spro=73.0),
-  Published("GCAD", "", 86.0, 80.6, 83.3, au_spro=70.1),
-  Published("PatchCore", "", 75.8, 84.8, 80.3),
-  Published("RD4AD", "", 70.7, 85.1, 77.9),
-  Published("S-T", "", au_spro=62.6),
 )
 
 
@@ -132,12 +103,12 @@ def beside_published(results: Sequence[Mapping], name: str = "this run") -> str:
   """The published MVTec LOCO AD results, and below them the mean of ours."""
   titles = [title for title, path in COLUMNS if path[0] in ("image_auroc", "au_spro")]
   rows = [
-    [paper.method, *(_format(value) for value in paper[2:]), paper.source]
-    for paper in PUBLISHED
+    [figure.method, *(_format(value) for value in figure.values), *figure.words]
+    for figure in published.read()
   ]
   categories = ", ".join(result["category"] for result in results)
-  rows.append([f"**{name}**", *_means(results, titles), categories])
-  return render(["method", *titles, "source"], rows)
+  rows.append([f"**{name}**", *_means(results, titles), "", "", categories])
+  return render(["method", *titles, *published.WORDS], rows)
 
 
 def to_csv(results: Sequence[Mapping]) -> str:
@@ -251,10 +222,11 @@ def _format(percent: float | None) -> str:
 
 
 def render(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-  """A Markdown table with `texts` columns of text to the left, then numbers."""
-  sides = ["---"] * texts + ["---:"] * (len(header) - texts)
-  if header[-1] == "source":
-    sides[-1] = "---"
+  """A Markdown table with `texts` columns of text to the left, then numbers, words."""
+  sides = [
+    "---" if at < texts or title in published.WORDS else "---:"
+    for at, title in enumerate(header)
+  ]
   return "\n".join(f"| {' | '.join(row)} |" for row in [header, sides, *rows])
 
 
