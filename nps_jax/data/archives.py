@@ -13,6 +13,7 @@ from absl import logging
 from etils import epath
 
 from nps_jax.data import listing
+from nps_jax.data import zips
 
 PIECE = 2**20  # bytes read at a time
 COPY_THREADS = 8  # they wait for the network
@@ -26,7 +27,7 @@ def as_folder(source: str, beside: pathlib.Path) -> Iterator[pathlib.Path]:
   These lie in a temporary folder next to `beside`, which is gone afterwards.
 
   Args:
-    source: a folder or a tar archive, here or in a bucket (gs://, s3:// or az://).
+    source: a folder or a tar or zip archive, here or in a bucket (gs://, s3:// or az://).
 
   Raises:
     FileNotFoundError: there is no such source.
@@ -95,13 +96,13 @@ def _pairs(
 
 
 def unpack(archive: pathlib.Path, into: pathlib.Path) -> None:
-  """Unpacks a tar archive, plain or compressed, as the new folder `into`.
+  """Unpacks a zip, or a tar archive, plain or compressed, as the new folder `into`.
 
   All of it is read and checked before the first file is written, beside `into`.
 
   Raises:
     FileNotFoundError: there is no such archive.
-    ValueError: it is damaged, cut short or no tar archive; a member would lie or lead
+    ValueError: it is damaged, cut short or no archive; a member would lie or lead
       outside of `into`, or is a device; `into` exists.
     OSError: the disk is full, or the like.
   """
@@ -109,6 +110,9 @@ def unpack(archive: pathlib.Path, into: pathlib.Path) -> None:
     raise ValueError(f"{into} exists already. Remove it, or choose another folder.")
   if not archive.is_file():
     raise FileNotFoundError(f"There is no file {archive} to unpack.")
+  if zips.is_zip(archive):
+    zips.unpack(archive, into)
+    return
   try:
     with tarfile.open(archive) as tar:
       logging.info("Checking %s.", archive)
@@ -118,7 +122,7 @@ def unpack(archive: pathlib.Path, into: pathlib.Path) -> None:
     reason = str(error).partition("\n")[0]  # tarfile adds a line for each compression
     raise ValueError(
       f"{archive} is damaged, cut short, or no tar archive ({reason}). Expected .tar, "
-      ".tar.gz, .tar.bz2 or .tar.xz; bring an intact copy."
+      ".tar.gz, .tar.bz2, .tar.xz or .zip; bring an intact copy."
     ) from error
   if not members:
     raise ValueError(f"{archive} holds nothing.")
