@@ -41,9 +41,9 @@ def test_the_size_is_of_the_images_shape(sizes, pixels, want):
 
 def test_of_all_sizes_near_the_number_of_pixels_none_is_more_alike():
   for ratio in np.exp(np.linspace(-2, 2, 9)):
-    h, w = shapes.nearest(float(ratio), 300**2)
-    assert h % 32 == w % 32 == 0 and 0.7 < h * w / 300**2 < 1.4
-    assert abs(np.log(h / w / ratio)) < 0.13
+    h, w = shapes.nearest(float(ratio), 900**2)
+    assert h % 32 == w % 32 == 0 and 0.85 < h * w / 900**2 < 1.15
+    assert abs(np.log(h / w / ratio)) < 0.06
 
 
 def test_flags_and_variants_take_every_form_of_size(root):
