@@ -58,14 +58,14 @@ def test_flags_and_variants_take_every_form_of_size(root):
 
 @pytest.fixture(scope="module")
 def strips(root, tmp_path_factory):
-  """The lower part of every image and mask of the tiny tray: 40 x 64."""
+  """Every image and mask of the tiny tray at 40 x 64."""
   place = tmp_path_factory.mktemp("strips")
   for path in sorted((root / "tray").rglob("*")):
     target = place / path.relative_to(root)
     if path.suffix == ".png":
       target.parent.mkdir(parents=True, exist_ok=True)
       with Image.open(path) as whole:
-        whole.crop((0, 24, 64, 64)).save(target)
+        whole.resize((64, 40), Image.Resampling.NEAREST).save(target)
     elif path.is_file():
       target.parent.mkdir(parents=True, exist_ok=True)
       target.write_bytes(path.read_bytes())
@@ -85,7 +85,7 @@ def test_a_run_on_strips(strips, tmp_path):
   (scored,) = list(inference.scores(again, data.test[:1], "tray"))
   assert scored.map.shape == (16, 24)
   (measured,) = evaluating.evaluate(again)
-  assert 0 <= measured.result["au_spro"]["0.05"] <= 1
+  assert 0 <= measured.result["au_spro"]["mean"]["0.05"] <= 1
   other = settings.assigned(config, {"image_size": "auto"})
   assert trainer.fit(other, tmp_path / "run").step == run.step  # goes on, as it was
   assert telemetry.read(run.folder)[-1]["step"] == run.step
