@@ -61,10 +61,10 @@ def examine(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def to_text(found: dict[str, Any]) -> str:
   """The same in words: problems first."""
   lines = [
-    f"{len(found[part])} {title}:\n" + "\n".join(f"- {text}" for text in found[part])
+    f"{title}\n" + "\n".join(f"- {text}" for text in found[part])
     for part, title in (
-      ("problems", "problems, with which a training fails"),
-      ("remarks", "remarks"),
+      ("problems", f"Problems, with which a training fails: {len(found['problems'])}"),
+      ("remarks", f"Remarks: {len(found['remarks'])}"),
     )
     if found[part]
   ]

@@ -102,7 +102,7 @@ def test_what_would_end_a_training_is_a_problem(tmp_path, change, words):
   assert bool(seen["problems"]) == (words is not None)
   if words:
     assert any(words in text for text in seen["problems"]), seen["problems"]
-    assert "problems, with which a training fails" in doctor.to_text(seen)
+    assert "Problems, with which a training fails: " in doctor.to_text(seen)
 
 
 def test_wrong_settings_and_weights_are_problems_too(tmp_path):

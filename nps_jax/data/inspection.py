@@ -143,14 +143,22 @@ def remarks(
       count = sum(about["sizes"][size] for size in others)
       texts.append(
         f"{name}: {count} images are not of the usual size of {usual}, but "
-        f"{listing.some(others)}. All are squeezed to one size."
+        f"{listing.some(others)}. All are squeezed to config.image_size."
       )
     if data.test and not any(record.kind == records.GOOD for record in data.test):
-      texts.append(f"{name} has no normal test images, so no AUROC: see test/good.")
+      texts.append(
+        f"{name} has no normal test images, so no AUROC. Add some as test/good."
+      )
     if not data.test:
       texts.append(f"{name} has no test images: nothing will be evaluated.")
   if odd.plain:
-    texts.append(f"of one colour all over are {listing.some(odd.plain)}.")
+    texts.append(
+      f"of one colour all over are {listing.some(odd.plain)}. Did the camera fail? "
+      "Remove them."
+    )
   if odd.wide:
-    texts.append(f"masks of more than half of their image: {listing.some(odd.wide)}.")
+    texts.append(
+      f"masks of more than half of their image: {listing.some(odd.wide)}. Look whether "
+      "they are inverted: white is the anomaly."
+    )
   return texts
