@@ -114,6 +114,7 @@ def _facts(run: inference.Run, data: records.Dataset) -> dict[str, str]:
   calibration = run.calibrations[data.category]
   limit = verdict.threshold(calibration.normal[scoring.SCORE], verdict.RATE)
   bounds = f"{limit.low:.2f} and {limit.high:.2f}"
+  earlier = "".join(f", extended from {steps}" for steps in about.extended)
   spent = [f"{part} {made[part]['seconds']:.0f} s" for part in made]
   weights = calibration.map_weights.items()
   return {
@@ -124,7 +125,7 @@ def _facts(run: inference.Run, data: records.Dataset) -> dict[str, str]:
     "Settings": f"config {config}, seed {about.config.seed}",
     "Encoder": ", ".join(f"{name} {value}" for name, value in about.encoder.items()),
     "Normal images": f"{len(data.train)} to train on, {len(data.validation)} held out",
-    "Trained": f"{run.step} steps; " + (", ".join(spent) or "untimed"),
+    "Trained": f"{run.step} steps{earlier}; " + (", ".join(spent) or "untimed"),
     "Weights in the map": ", ".join(f"{name} {value:.2f}" for name, value in weights),
     "Threshold": f"1, certain (90 %) to be between {bounds}",
   }

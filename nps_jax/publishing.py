@@ -85,3 +85,10 @@ def check_absent(path: pathlib.Path, categories: Sequence[str] = ()) -> None:
   """
   pages = page.paths(page_path(path), categories)
   table.check_absent(path, scores_path(path), *pages)
+
+
+def withdraw(path: pathlib.Path, categories: Sequence[str]) -> None:
+  """Removes what `publish` wrote of these categories, the results at `path` first."""
+  pages = page.paths(page_path(path), categories)
+  for written in (*table.paths(path), scores_path(path), *pages):
+    written.unlink(missing_ok=True)

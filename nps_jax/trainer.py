@@ -21,6 +21,7 @@ from nps_jax import detector
 from nps_jax import distributed
 from nps_jax import inference
 from nps_jax import lessons
+from nps_jax import publishing
 from nps_jax import updates
 from nps_jax.data import checking
 from nps_jax.data import pipeline
@@ -32,6 +33,7 @@ from nps_jax.models import image_context
 from nps_jax.models import weights
 from nps_jax.runs import checkpoints
 from nps_jax.runs import description
+from nps_jax.runs import files
 from nps_jax.runs import integrity
 from nps_jax.runs import interruption
 from nps_jax.runs import locking
@@ -48,7 +50,8 @@ def fit(
 ) -> inference.Run:
   """Trains the modules that are enabled, calibrates, and opens the finished run.
 
-  Goes on from the newest checkpoint in the workdir, if there is one.
+  Goes on from the newest checkpoint in the workdir, if there is one. More steps than
+  the run there had extend it: see `extend`.
 
   Args:
     trained: a run that has ended and whose training this one takes over; its settings
@@ -86,8 +89,9 @@ def fit(
   path = workdir / inference.CALIBRATION
   calibrated = distributed.all_hosts(integrity.intact(path))
   source = None if trained is None or calibrated else open_trained(trained, about)
-  description.write(workdir, about)
+  description.write(workdir, about, longer=True)
   with locking.alone(workdir):
+    extend(workdir, about)
     if source is not None:
       checkpoints.adopt(source.folder, workdir)
     if distributed.is_lead():
@@ -111,6 +115,34 @@ def fit(
     run = inference.open_run(workdir, calibrated=False)
     with provenance.timed(workdir, "calibrate"):
       return calibrating.calibrate(run, datasets, source, copier)
+
+
+def extend(workdir: pathlib.Path, about: description.Description) -> None:
+  """Makes the run in the folder one of more steps, if so many are asked for.
+
+  Results and calibration go first, so that none is ever there of other steps than
+  config.json has. The lead host does it.
+
+  Raises:
+    ValueError: the run there differs in something else, or has more steps.
+  """
+  if distributed.is_lead():
+    before, steps = (
+      description.read(workdir).config.train.steps,
+      about.config.train.steps,
+    )
+    if steps > before:
+      logging.info(
+        "Extending the run from %d to %d steps. The learning rate falls late in these, "
+        "so it will not be bit for bit a run that had %d from the start.",
+        *(before, steps, steps),
+      )
+      publishing.withdraw(workdir / files.RESULTS, about.categories)
+      path = workdir / inference.CALIBRATION
+      for old in (path, path.with_suffix(integrity.SUFFIX)):
+        old.unlink(missing_ok=True)
+    description.extend(workdir, about)
+  distributed.barrier("extended run")
 
 
 def open_trained(

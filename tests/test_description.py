@@ -1,5 +1,6 @@
 """A run's settings: written once, compared ever after, and read back as they were."""
 
+import functools
 import json
 
 from flax import traverse_util
@@ -72,6 +73,39 @@ def test_a_free_field_may_change(tmp_path, name):
   text = (tmp_path / description.CONFIG).read_text()
   description.write(tmp_path, described({name: changed(FIELDS[name])}))
   assert (tmp_path / description.CONFIG).read_text() == text
+
+
+def test_more_steps_extend_a_run_and_fewer_are_refused(tmp_path):
+  description.write(tmp_path, described({"train.steps": 6}))
+  longer = described({"train.steps": 12, "data.threads": 7})
+  description.write(tmp_path, longer, longer=True)
+  assert description.read(tmp_path).config.train.steps == 6
+  for _ in range(2):
+    description.extend(tmp_path, longer)
+    assert description.read(tmp_path) == longer._replace(extended=(6,))
+  description.extend(tmp_path, described({"train.steps": 20}))
+  assert description.read(tmp_path).extended == (6, 12)
+  for change in (description.extend, functools.partial(description.write, longer=True)):
+    with pytest.raises(ValueError, match="other settings") as caught:
+      change(tmp_path, described({"train.steps": 12, "seed": 3}))
+    assert str(caught.value).splitlines()[1:-1] == [
+      "  config.seed: 0 in the workdir, 3 asked for",
+      "  config.train.steps: 20 in the workdir, 12 asked for; steps can be raised, not "
+      "lowered: give 20 or more",
+    ]
+  with pytest.raises(ValueError, match=r"config\.seed: 0") as caught:
+    description.extend(tmp_path, described({"train.steps": 30, "seed": 3}))
+  assert "train.steps" not in str(caught.value)
+  assert description.read(tmp_path).config.train.steps == 20
+
+
+def test_a_run_that_says_nothing_of_extensions_has_none(tmp_path):
+  description.write(tmp_path, described())
+  path = tmp_path / description.CONFIG
+  content = json.loads(path.read_text())
+  del content["extended"]
+  integrity.write(path, json.dumps(content).encode())
+  assert description.read(tmp_path) == described()
 
 
 def test_every_difference_is_listed_even_beyond_the_config(tmp_path):

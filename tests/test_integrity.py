@@ -112,3 +112,27 @@ def test_the_sum_of_an_array_tells_type_shape_and_value():
   assert integrity.array_sum(np.asfortranarray(base)) == want
   for other in (base.reshape(3, 2), base.astype(np.int32), base + 1e-6, -base):
     assert integrity.array_sum(other) != want
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_an_interrupted_replacement_leaves_the_old_file_or_the_new(
+  tmp_path, monkeypatch, at
+):
+  path, writes = tmp_path / "a.bin", []
+  integrity.write(path, b"old")
+  put = integrity.files.write_bytes
+
+  def stop(*given):
+    writes.append(given)
+    if len(writes) == at:
+      raise KeyboardInterrupt
+    put(*given)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(integrity.files, "write_bytes", stop)
+    with pytest.raises(KeyboardInterrupt):
+      integrity.write(path, b"new")
+  assert integrity.read(path, "") == (b"old" if at < 3 else b"new")
+  integrity.write(path, b"newer")
+  assert integrity.read(path, "") == b"newer"
+  assert len((tmp_path / "a.sha256").read_text().splitlines()) == 1

@@ -17,6 +17,8 @@ from nps_jax import lessons
 from nps_jax import trainer
 from nps_jax import updates
 from nps_jax.runs import checkpoints
+from nps_jax.runs import description
+from nps_jax.runs import integrity
 from nps_jax.runs import telemetry
 
 PARTS = ("logical/reconstruction", "logical/commitment")
@@ -76,6 +78,67 @@ def test_a_finished_run_is_not_trained_again(run, root, monkeypatch):
   again = trainer.fit(runs.config(root), run.folder)
   assert_same(again.variables, run.variables)
   assert_same(again.calibrations, run.calibrations)
+
+
+RESULTS = ("results.json", "results.csv", "results.md", "scores.csv")
+PAGES = ("report.html", "report_tray.html", "report_bottle.html")
+
+
+def extending(run, place):
+  """A copy of the finished run that has results too."""
+  own = shutil.copytree(run.folder, place)
+  for name in (*RESULTS, *PAGES):
+    (own / name).write_text("of 6 steps")
+  return own
+
+
+def test_more_steps_extend_a_finished_run(run, root, tmp_path):
+  own = extending(run, tmp_path / "own")
+  longer = runs.config(root, train__steps=9)
+  extended = trainer.fit(longer, own)
+  assert extended.step == 9 and extended.about.extended == (6,)
+  lines = telemetry.read(own)
+  assert [line["step"] for line in lines] == list(range(1, 10))
+  assert lines[:6] == telemetry.read(run.folder)
+  assert not [name for name in (*RESULTS, *PAGES) if (own / name).exists()]
+  old, new = (one.calibrations["tray"] for one in (run, extended))
+  assert (old.mean["reconstruction"] != new.mean["reconstruction"]).any()
+  assert_same(new.priors, old.priors)
+  assert_same(inference.open_run(own).calibrations, extended.calibrations)
+  with pytest.raises(ValueError, match=r"steps: 9 in the workdir, 6 asked for; steps"):
+    trainer.fit(runs.config(root), own)
+  assert integrity.intact(own / inference.CALIBRATION)
+
+
+@pytest.mark.parametrize("kept", [0, 7, 8, 9])
+def test_an_extension_killed_early_leaves_nothing_of_other_steps(
+  run, root, tmp_path, monkeypatch, kept
+):
+  """Killed after so many removals or, after all nine, before the first new step."""
+  own, unlink, gone = extending(run, tmp_path / "own"), pathlib.Path.unlink, []
+
+  def killed(path, *given, **named):
+    if path.parent == own:
+      if len(gone) == kept:
+        raise KeyboardInterrupt
+      gone.append(path.name)
+    unlink(path, *given, **named)
+
+  def stop(*_):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pathlib.Path, "unlink", killed)
+    patch.setattr(trainer, "train", stop)
+    with pytest.raises(KeyboardInterrupt):
+      trainer.fit(runs.config(root, train__steps=9), own)
+  steps = description.read(own).config.train.steps
+  assert steps == (9 if kept == 9 else 6)
+  assert (own / "results.json").exists() == (kept == 0)
+  assert integrity.intact(own / inference.CALIBRATION) == (kept < 8)
+  if steps == 9:
+    with pytest.raises(FileNotFoundError, match="the training has not ended"):
+      inference.open_run(own)
 
 
 def test_the_modules_edited_copies_are_the_statistics_too(root, tmp_path, monkeypatch):

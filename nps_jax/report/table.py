@@ -168,14 +168,18 @@ def write(results: Sequence[Mapping], path: pathlib.Path) -> None:
   files.write_text(path, content)
 
 
+def paths(path: pathlib.Path) -> list[pathlib.Path]:
+  """Where `write` puts the results of `path`, which come first, and what is beside."""
+  return [path.with_suffix(suffix) for suffix in (".json", ".csv", ".md")]
+
+
 def check_absent(path: pathlib.Path, *others: pathlib.Path) -> None:
   """Makes sure that `write` would replace nothing, and that others are absent too.
 
   Raises:
     ValueError: some of its files exist; names them.
   """
-  targets = [path.with_suffix(suffix) for suffix in (".json", ".csv", ".md")]
-  targets += others
+  targets = [*paths(path), *others]
   if existing := [str(target) for target in targets if target.exists()]:
     raise ValueError(
       f"{', '.join(existing)} would be replaced. Give another --out, or --overwrite."

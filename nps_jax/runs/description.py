@@ -12,6 +12,7 @@ from nps_jax import distributed
 from nps_jax.runs import integrity
 
 CONFIG = "config.json"
+STEPS = "config.train.steps"
 LISTED = 5  # names of images that a message shows at most
 ANEW = "Bring an intact copy of both, or train anew in another --workdir."
 
@@ -37,22 +38,54 @@ class Description(NamedTuple):
   deepest: int
   encoder: dict[str, Any]  # which weights the frozen encoder holds
   images: dict[str, str] | None = None  # SHA-256 of each normal image's file, by id
+  extended: tuple[int, ...] = ()  # the steps that the run was to have before
 
 
-def write(workdir: pathlib.Path, about: Description) -> None:
+def write(workdir: pathlib.Path, about: Description, *, longer: bool = False) -> None:
   """Writes config.json, or checks that the run that is there is this one.
+
+  Args:
+    longer: whether more steps may be asked for than are there; they stay as they are.
 
   Raises:
     ValueError: the workdir holds a run with other settings; lists the differences.
   """
-  content = {
+  claim(
+    workdir / CONFIG,
+    _content(about),
+    lambda: _differences(read(workdir), about, longer=longer),
+  )
+
+
+def extend(workdir: pathlib.Path, about: Description) -> None:
+  """Replaces config.json by one of more steps, which says how many there were.
+
+  An interruption leaves one or the other; one that has these steps stays.
+
+  Raises:
+    ValueError: the workdir holds a run with other settings; lists the differences.
+  """
+  write(workdir, about, longer=True)
+  stored = read(workdir)
+  if stored.config.train.steps < about.config.train.steps:
+    extended = (*stored.extended, stored.config.train.steps)
+    _put(workdir / CONFIG, _content(about._replace(extended=extended)))
+
+
+def _content(about: Description) -> dict[str, Any]:
+  """What config.json is to say, as JSON."""
+  return {
     "config": about.config.to_dict(),
     "categories": list(about.categories),
     "deepest": about.deepest,
     "encoder": about.encoder,
     "images": about.images,
+    "extended": list(about.extended),
   }
-  claim(workdir / CONFIG, content, lambda: _differences(read(workdir), about))
+
+
+def _put(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+  integrity.write(path, f"{json.dumps(content, indent=2)}\n".encode())
 
 
 def claim(
@@ -71,7 +104,7 @@ def claim(
   """
   if not path.exists():
     if distributed.is_lead():
-      integrity.write(path, f"{json.dumps(content, indent=2)}\n".encode())
+      _put(path, content)
     return
   lines = differences()
   if lines:
@@ -122,6 +155,7 @@ def read(workdir: pathlib.Path) -> Description:
     deepest=content["deepest"],
     encoder=content["encoder"],
     images=content["images"],
+    extended=tuple(content.get("extended", ())),  # which earlier runs do not say
   )
 
 
@@ -147,11 +181,13 @@ def _differences(
   place: str = "in the workdir",
   *,
   scored: bool = True,
+  longer: bool = False,
 ) -> list[str]:
   """One line for each setting that bars going on with the run in a place.
 
   Args:
     scored: whether those that are read after the training count.
+    longer: whether more steps do not.
   """
 
   def compared(about: Description) -> dict[str, Any]:
@@ -163,7 +199,13 @@ def _differences(
     inputs = {"categories": about.categories, "encoder": about.encoder}
     return inputs | fields
 
-  lines = compare(compared(stored), compared(wanted), place)
+  there, asked = compared(stored), compared(wanted)
+  if longer and asked[STEPS] > there[STEPS]:
+    there[STEPS] = asked[STEPS]
+  lines = compare(there, asked, place)
+  if longer and asked[STEPS] < there[STEPS]:
+    hint = f"; steps can be raised, not lowered: give {there[STEPS]} or more"
+    lines = [line + hint * line.startswith(f"{STEPS}:") for line in lines]
   return lines + _other_images(stored.images or {}, wanted.images or {}, place)
 
 

@@ -17,10 +17,16 @@ SUMS = "SHA256SUMS"
 
 
 def write(path: pathlib.Path, content: bytes) -> None:
-  """Writes the file, and before it its sum, to the same name with SUFFIX."""
-  line = f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
-  files.write_text(path.with_suffix(SUFFIX), line)
+  """Writes the file, and before it its sum, to the same name with SUFFIX.
+
+  An interruption leaves the intact file that was there, or the new one.
+  """
+  beside, line = path.with_suffix(SUFFIX), _line(path, content)
+  old = _line(path, path.read_bytes()) if intact(path) else ""
+  files.write_text(beside, old + line)
   files.write_bytes(path, content)
+  if old:
+    files.write_text(beside, line)
 
 
 def read(path: pathlib.Path, remedy: str) -> bytes:
@@ -38,8 +44,8 @@ def read(path: pathlib.Path, remedy: str) -> bytes:
     if not file.exists():
       raise FileNotFoundError(f"{file} is missing. {remedy}")
   content = path.read_bytes()
-  line = f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
-  if beside.read_bytes() != line.encode():
+  sums = beside.read_bytes().splitlines(keepends=True)  # two while one is replaced
+  if _line(path, content).encode() not in sums:
     raise ValueError(
       f"{path} is damaged: its SHA-256 is not that in {beside.name}. {remedy}"
     )
@@ -53,6 +59,10 @@ def intact(path: pathlib.Path) -> bool:
   except (FileNotFoundError, ValueError):
     return False
   return True
+
+
+def _line(path: pathlib.Path, content: bytes) -> str:
+  return f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
 
 
 def seal(folder: pathlib.Path) -> None:
