@@ -124,13 +124,13 @@ def gather_texts(lines: Sequence[str]) -> list[str]:
   """The lines of all hosts, host by host, on every host."""
   if host_count() == 1:
     return list(lines)
-  content = np.frombuffer("\0".join(lines).encode(), np.uint8)
+  content = np.frombuffer("\0".join(lines).encode("utf-8", "surrogateescape"), np.uint8)
   lengths = gather_hosts(np.array([len(content)]))
   padded = np.zeros(int(lengths.max()), np.uint8)
   padded[: len(content)] = content
   rows = gather_hosts(padded)
   texts = [
-    bytes(row[:length]).decode()
+    bytes(row[:length]).decode("utf-8", "surrogateescape")
     for row, length in zip(rows, lengths[:, 0].tolist(), strict=True)
   ]
   return [line for text in texts if text for line in text.split("\0")]

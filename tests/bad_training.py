@@ -1,6 +1,7 @@
 """Data sets, weights and settings, good and bad; and what `train` says of them."""
 
 import json
+import os
 
 import bad_images
 import bad_trees as trees
@@ -257,6 +258,28 @@ TRAIN = (
     "The data folder HERE/lost does not exist; HERE holds data/, maps/. Change the "
     "root: config.data.root, or --dataset of an evaluation.",
     ("data.root=HERE/lost",),
+  ),
+  trees.Case(
+    "a category's folder whose name is not UTF-8",
+    trees.move("data/nuts", f"data/{os.fsdecode(b'caf' + bytes([0xE9]))}"),
+    "The folder of a category, HERE/data/caf\\xe9, has a name that is not UTF-8. "
+    "Rename the folder.",
+  ),
+  trees.Case(
+    "a test folder and masks whose names are not UTF-8",
+    trees.both(
+      *(
+        trees.move(
+          f"{place}/logical_anomalies", f"{place}/{os.fsdecode(b'w' + bytes([0xFF]))}"
+        )
+        for place in (trees.TEST, trees.TRUTH)
+      ),
+      *(
+        trees.remove(f"{place}/structural_anomalies")
+        for place in (trees.TEST, trees.TRUTH)
+      ),
+    ),
+    trees.PASSED,
   ),
   trees.Case(
     "an archive as the data folder",

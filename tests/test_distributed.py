@@ -148,7 +148,7 @@ def test_joining_leaves_the_addresses_to_jax_and_tells_the_numbers(monkeypatch):
 
 def test_texts_of_several_hosts_come_together(monkeypatch):
   """Hosts have lists of other lengths; the shorter text is padded on the way."""
-  ours, theirs = ["a: ü", "b"], ["c is a longer line than all of ours"]
+  ours, theirs = ["a: ü \udcff", "b"], ["c is a longer line than all of ours"]
   sent = []
 
   def allgather(array):

@@ -1,5 +1,6 @@
 """Files replaced whole: what an interruption leaves, what the others may read."""
 
+import os
 import pathlib
 import stat
 
@@ -68,3 +69,10 @@ def test_the_old_file_is_whole_until_the_new_one_is(tmp_path, monkeypatch):
   monkeypatch.setattr(files.os, "replace", watched)
   files.write_text(tmp_path / "file", "new")
   assert seen == [("old", "new")]
+
+
+def test_a_run_in_a_folder_that_is_not_utf8_is_refused():
+  name = os.fsdecode(b"runs/caf\xe9")
+  with pytest.raises(ValueError, match=r"^--workdir=runs/caf\\xe9 has a name that is"):
+    files.local(name)
+  assert files.local("runs/caf\\xe9 é") == pathlib.Path("runs/caf\\xe9 é")

@@ -134,6 +134,7 @@ def open_category(
       are missing, or images and ground truth do not match; lists what was found.
   """
   name, folder, layout = _locate(root, category, layout)
+  naming.check(folder, name)
   place, train = _normal_images(folder, "train")
   if naming.find_split(folder, "validation"):
     held_out, validation = _normal_images(folder, "validation")

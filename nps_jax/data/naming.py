@@ -6,6 +6,7 @@ import unicodedata
 
 from nps_jax.data import listing
 from nps_jax.data import records
+from nps_jax.runs import files
 
 SPLITS = {  # folder names by split, in any case
   "train": ("train", "training"),
@@ -15,6 +16,15 @@ SPLITS = {  # folder names by split, in any case
 NORMAL = ("good", "ok", "normal", "nominal", "defect_free")  # of a kind, in any case
 TRUTH = "ground_truth"  # folder of the masks, in the category's or its test images'
 MASK = "_mask"  # ends the name of a mask that lies beside others' or its image
+
+
+def check(folder: pathlib.Path, category: str) -> None:
+  """Makes sure that a run can store what belongs to a category under its name.
+
+  Raises:
+    ValueError: it is not UTF-8.
+  """
+  files.check_name(category, f"The folder of a category, {files.shown(str(folder))},")
 
 
 def find_split(folder: pathlib.Path, split: str) -> pathlib.Path | None:
