@@ -8,6 +8,7 @@ import bad_images
 import bad_scoring
 import bad_training
 import bad_trees
+import bad_usual
 
 PATH = pathlib.Path(__file__).parent / "BAD_INPUT.md"
 INTRODUCTION = """\
@@ -26,7 +27,7 @@ FILE and HERE stand for paths, ... for more words, among them those of libraries
 
 
 COMMANDS = {
-  "train": bad_training.TRAIN,
+  "train": bad_training.TRAIN + bad_usual.TRAIN,
   "evaluate": bad_scoring.MAPS,
   "predict": bad_scoring.PREDICT,
 }
@@ -53,6 +54,8 @@ def rows():
       passed = case.sees.startswith(bad_trees.PASSED)
       title = " ".join([case.title, *(f"`{flag}`" for flag in case.flags)])
       yield title, command, case.sees if passed else f"Error: {case.sees}"
+  for case in bad_usual.TOLD:
+    yield case.title, case.command, case.sees
 
 
 def table():

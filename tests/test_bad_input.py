@@ -17,6 +17,7 @@ import bad_scoring
 import bad_table
 import bad_training
 import bad_trees
+import bad_usual
 import ml_collections
 import numpy as np
 from PIL import Image
@@ -254,7 +255,7 @@ class Accepted(Exception):
   """All that the user gave is accepted; the work would begin."""
 
 
-@each(bad_training.TRAIN)
+@each(bad_training.TRAIN + bad_usual.TRAIN)
 def test_training_refuses_before_its_first_step(case, tmp_path, monkeypatch):
   here = bad_trees.base(tmp_path)
   case.change(here)
@@ -347,6 +348,12 @@ def test_other_commands_replace_nothing_and_open_no_pickle(case, tmp_path):
   found = said(tmp_path, lambda: module.main(flags))
   assert matches(found, f"Error: {case.sees}"), found
   assert contents(tmp_path) == before
+
+
+@each(bad_usual.TOLD)
+def test_what_other_tests_hold_true_has_its_test(case):
+  name, _, test = case.test.partition("::")
+  assert f"\ndef {test}(" in (bad_table.PATH.parent / name).read_text("utf-8")
 
 
 def test_the_table_is_that_of_the_cases():

@@ -1,5 +1,6 @@
 """What the commands make of their flags, and what they show of the log."""
 
+import io
 import logging
 import pathlib
 import shutil
@@ -196,6 +197,22 @@ def test_listening_shows_our_info_and_of_others_only_warnings(monkeypatch):
   assert shown(logging.INFO, ours)
   assert not shown(logging.INFO, "/lib/orbax/manager.py")
   assert shown(logging.WARNING, "/lib/orbax/manager.py")
+
+
+def test_no_name_ends_a_command_on_an_old_console(monkeypatch):
+  shown = io.BytesIO()
+  stream = io.TextIOWrapper(shown, encoding="cp1252", errors="strict")
+  monkeypatch.setattr("sys.stdout", stream)
+  logger = absl_logging.get_absl_logger()
+  monkeypatch.setattr(logger, "filters", [])
+  before = absl_logging.get_verbosity()
+  try:
+    console.listen()
+  finally:
+    absl_logging.set_verbosity(before)
+  print("größe 日")
+  stream.flush()
+  assert shown.getvalue().split() == ["größe".encode("cp1252"), b"\\u65e5"]
 
 
 def test_warnings_on_odd_image_files_are_not_shown(monkeypatch):
