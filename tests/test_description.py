@@ -99,6 +99,25 @@ def test_more_steps_extend_a_run_and_fewer_are_refused(tmp_path):
   assert description.read(tmp_path).config.train.steps == 20
 
 
+def test_other_normal_images_are_named_with_what_to_do(tmp_path):
+  """The images of a folder whose held-out ones are drawn anew as it grows."""
+  ids = [f"nuts/train/good/{at}" for at in range(25)]
+  images = dict.fromkeys(ids, "0") | {"nuts/validation/good/v": "1"}
+  description.write(tmp_path, described()._replace(images=images))
+  new = dict.fromkeys(ids[23:1:-1], "0") | {ids[1]: "9", "nuts/train/good/v": "1"}
+  new |= dict.fromkeys([f"nuts/train/good/new{at:02d}" for at in range(22)], "2")
+  new |= {"nuts/validation/good/0": "0"}
+  with pytest.raises(ValueError, match="other settings") as caught:
+    description.write(tmp_path, described()._replace(images=new))
+  (line,) = str(caught.value).splitlines()[1:-1]
+  listed = ", ".join(f"nuts/train/good/new{at:02d}" for at in range(20))
+  assert line == (
+    f"  normal images: 1 of other content ({ids[1]}); 1 only in the workdir "
+    f"({ids[24]}); 22 new ({listed}, ...); 2 now on the other side of training and "
+    f"held out ({ids[0]}, nuts/validation/good/v). {description.RETRAIN}"
+  )
+
+
 def test_a_run_that_says_nothing_of_extensions_has_none(tmp_path):
   description.write(tmp_path, described())
   path = tmp_path / description.CONFIG

@@ -13,7 +13,12 @@ from nps_jax.runs import integrity
 
 CONFIG = "config.json"
 STEPS = "config.train.steps"
-LISTED = 5  # names of images that a message shows at most
+LISTED = 20  # names of images that a message shows at most
+RETRAIN = (
+  "The run's modules, memory, codes and thresholds are all from its own images, so "
+  "none of them can take in others: train anew on all images in another --workdir, or "
+  "bring these back"
+)
 ANEW = "Bring an intact copy of both, or train anew in another --workdir."
 
 # Fields that may differ when a run goes on: they change neither model nor data order.
@@ -212,11 +217,21 @@ def _differences(
 def _other_images(
   stored: Mapping[str, str], wanted: Mapping[str, str], place: str
 ) -> list[str]:
-  """A line that names the normal images that are not the same, if there are any."""
+  """A line on the normal images that are not the same, if there are any.
+
+  Where some are held out by chance, new ones make others change their split.
+  """
+  moved = [
+    name
+    for name in stored
+    if name not in wanted and wanted.get(_other_split(name)) == stored[name]
+  ]
+  settled = {*moved, *map(_other_split, moved)}
   sets = {
     "of other content": [n for n in wanted if n in stored and stored[n] != wanted[n]],
-    f"only {place}": [name for name in stored if name not in wanted],
-    "new": [name for name in wanted if name not in stored],
+    f"only {place}": [n for n in stored if n not in wanted and n not in settled],
+    "new": [n for n in wanted if n not in stored and n not in settled],
+    "now on the other side of training and held out": moved,
   }
   parts = [
     f"{len(names)} {what} ({', '.join(names[:LISTED])}"
@@ -224,7 +239,14 @@ def _other_images(
     for what, names in sets.items()
     if names
   ]
-  return [f"normal images: {'; '.join(parts)}"] if parts else []
+  return [f"normal images: {'; '.join(parts)}. {RETRAIN}"] if parts else []
+
+
+def _other_split(name: str) -> str:
+  """The id that the image has if it is held out, and trained on if it is not."""
+  category, split, *inner = name.split("/")
+  other = "train" if split == "validation" else "validation"
+  return "/".join([category, other, *inner])
 
 
 def _tuples(value: Any) -> Any:
