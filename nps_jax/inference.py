@@ -30,6 +30,7 @@ from nps_jax.runs import telemetry
 Tree = Any
 CALIBRATION = "calibration.npz"
 BATCH = 8  # images at once
+ROWS = 64  # of a map that PIL hands over at once
 
 
 class Scored(NamedTuple):
@@ -132,8 +133,13 @@ def at_size(
   values: Float[np.ndarray, "y x"], size: tuple[int, int]
 ) -> Float[np.ndarray, "h w"]:
   """The map in float32 at an image's height and width, bilinear."""
-  image = Image.fromarray(np.asarray(values, np.float32))
-  return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+  small = Image.fromarray(np.asarray(values, np.float32))
+  image = small.resize(size[::-1], Image.Resampling.BILINEAR)
+  full = np.empty(size, np.float32)
+  for top in range(0, size[0], ROWS):  # at once, PIL would hold it three times
+    bottom = min(top + ROWS, size[0])
+    full[top:bottom] = np.asarray(image.crop((0, top, size[1], bottom)))
+  return full
 
 
 def stream(

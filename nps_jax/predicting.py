@@ -157,7 +157,7 @@ def _write_pictures(
   if wanted.maps:
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, full)
-    files.write_bytes(out / MAPS / f"{record.id}.tiff", buffer.getvalue())
+    files.write_bytes(out / MAPS / f"{record.id}.tiff", buffer.getbuffer())
   if wanted.overlays:
     heat = figures.overlay(decoding.decode(record), full)
     files.write_bytes(out / OVERLAYS / f"{record.id}.png", encoded.png(heat))

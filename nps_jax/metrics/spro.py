@@ -67,7 +67,7 @@ class Group:
         "each must lie between 1 and the channel's area."
       )
     # In the machine's byte order, which TIFF need not use; float16 sorts slowly.
-    values = np.array(values, np.result_type(values, np.float32))
+    values = np.asarray(values, np.result_type(values, np.float32))
     for channel, area, count in zip(channels, areas, saturation, strict=True):
       self.channels.append(np.sort(values.flat[channel])[area - count :].copy())
     covered = np.zeros(values.shape, bool)
@@ -75,7 +75,9 @@ class Group:
       covered.flat[channel] = True
     if covered.any():
       self.defective.append(values[covered])
-    self._normal.add(values[~covered])
+      self._normal.add(values[~covered])
+    else:
+      self._normal.add(values.ravel())
 
   def normal(self) -> Float[np.ndarray, " n"]:
     """The scores outside every channel, ascending; sorted when first asked for."""

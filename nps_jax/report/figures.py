@@ -29,6 +29,7 @@ from nps_jax.runs import files
 
 OVERLAYS, SCORES = "overlays", lines.NAME  # of a prediction's folder
 FAINT, FULL = 1.0, 3.0  # map values where the overlay begins and is strongest
+ROWS = 64  # of an image that are coloured at once
 SIDE = 256  # pixels that the longer side of a picture has in a sheet
 GAP = 16  # pixels between the columns of a sheet and around them
 TITLE, NOTE = 20, 15  # sizes of the two lines of a caption
@@ -63,12 +64,18 @@ def overlay(
   Args:
     faint, full: values where the colour begins, and is strongest.
   """
-  heat = np.clip((values - faint) / (full - faint), 0, 1)[..., None]
-  colour = np.concatenate(
-    [np.full_like(heat, 255), 230 * (1 - heat), np.zeros_like(heat)], axis=-1
-  )
-  share = 0.75 * np.sqrt(heat)
-  return np.uint8(np.rint((1 - share) * image + share * colour))
+  drawn = image.copy()
+  for top in range(0, len(image), ROWS):  # large images have floats of a strip only
+    heat = np.clip((values[top : top + ROWS] - faint) / (full - faint), 0, 1)
+    hot = heat > 0
+    heat = heat[hot][:, None]
+    colour = np.concatenate(
+      [np.full_like(heat, 255), 230 * (1 - heat), np.zeros_like(heat)], axis=-1
+    )
+    share = 0.75 * np.sqrt(heat)
+    strip = drawn[top : top + ROWS]
+    strip[hot] = np.uint8(np.rint((1 - share) * strip[hot] + share * colour))
+  return drawn
 
 
 def sheet(panels: Sequence[Panel]) -> UInt8[np.ndarray, "h w 3"]:
