@@ -295,6 +295,35 @@ TRAIN = (
     ("data.root=HERE/none",),
   ),
   trees.Case(
+    "a region of another size",
+    trees.image("region.png", trees.mask(size=(5, 16))),
+    "9 of the 11 image and mask files cannot be used:\n"
+    "HERE/region.png is 5 x 16 (height x width) but the image of "
+    "nuts/train/good/000 is 12 x 16; a region must have its image's size.\n...",
+    ("data.region=HERE/region.png",),
+  ),
+  trees.Case(
+    "a region that is black all over",
+    trees.image("region.png", trees.mask(value=0)),
+    "9 of the 11 image and mask files cannot be used:\n"
+    "HERE/region.png is black all over: nothing would be looked at.\n...",
+    ("data.region=HERE/region.png",),
+  ),
+  trees.Case(
+    "regions by image, of which one is missing",
+    trees.image("regions/train/good/000.png", trees.mask()),
+    "HERE/regions has no region for nuts/train/good/001; expected an image named "
+    "nuts/train/good/001 or train/good/001 or 001.",
+    ("data.region=HERE/regions",),
+  ),
+  trees.Case(
+    "a region that is not there",
+    trees.both(),
+    "HERE/region.png does not exist; config.data.region is an image of where to look, "
+    "or a folder with one for each image.",
+    ("data.region=HERE/region.png",),
+  ),
+  trees.Case(
     "weights that are a pickle",
     trees.pickled("weights.safetensors"),
     "HERE/weights.safetensors is a pickle, which can run code when it is opened; it is "

@@ -45,12 +45,12 @@ def decode(
     way = turn(image)
     rgb = _rgb(image, record.bits)
     rgb = rgb if way is None else rgb.transpose(way)
-    if record.region is not None:
-      outside = Image.fromarray(~region(record, rgb.size[::-1]))
-      rgb.paste(FILL, mask=outside)
-    if size is not None:
-      rgb = rgb.resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.array(rgb)
+  if record.region is not None:
+    outside = Image.fromarray(~region(record, rgb.size[::-1]))
+    rgb.paste(FILL, mask=outside)
+  if size is not None:
+    rgb = rgb.resize(size[::-1], Image.Resampling.BILINEAR)
+  return np.array(rgb)
 
 
 def is_plain(record: records.Record) -> bool:
