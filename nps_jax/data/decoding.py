@@ -45,6 +45,7 @@ def decode(
     way = turn(image)
     rgb = _rgb(image, record.bits)
     rgb = rgb if way is None else rgb.transpose(way)
+    rgb.load()
   if record.region is not None:
     outside = Image.fromarray(~region(record, rgb.size[::-1]))
     rgb.paste(FILL, mask=outside)
