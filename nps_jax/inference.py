@@ -116,17 +116,25 @@ def scores(
   run: Run, images: Sequence[records.Record], category: str
 ) -> Iterator[Scored]:
   """Each record with its score, its map on the stride-4 grid, and the reason."""
+  priors = run.calibrations[category].priors
+  for index, raw in stream(run, images, category, priors):
+    yield from judge(run, [images[at] for at in index], category, raw)
+
+
+def judge(
+  run: Run, images: Sequence[records.Record], category: str, raw: scoring.RawScores
+) -> Iterator[Scored]:
+  """What the raw scores, a row for each of these records, say of it."""
   config, calibration = run.about.config.scoring, run.calibrations[category]
-  for index, raw in stream(run, images, category, calibration.priors):
-    for row, at in enumerate(index):
-      # One by one: sums over a batch end in other last digits than those of another.
-      one = jax.tree.map(operator.itemgetter(slice(row, row + 1)), raw)
-      judged = scoring.score(config, calibration, one)
-      inside = decoding.region_at(images[at], judged.maps.shape[1:])
-      if inside is not None:
-        judged = scoring.within(judged, inside)
-      (why,) = reasons.explain(calibration, one, judged)
-      yield Scored(images[at], judged.maps[0], float(judged.scores[0]), why)
+  for row, record in enumerate(images):
+    # One by one: sums over a batch end in other last digits than those of another.
+    one = jax.tree.map(operator.itemgetter(slice(row, row + 1)), raw)
+    judged = scoring.score(config, calibration, one)
+    inside = decoding.region_at(record, judged.maps.shape[1:])
+    if inside is not None:
+      judged = scoring.within(judged, inside)
+    (why,) = reasons.explain(calibration, one, judged)
+    yield Scored(record, judged.maps[0], float(judged.scores[0]), why)
 
 
 def at_size(

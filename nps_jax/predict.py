@@ -1,6 +1,7 @@
 """Scores any images with a run.
 
 python -m nps_jax.predict --run=DIR --images=FOLDER_OR_FILES --out=OUT
+python -m nps_jax.predict --run=DIR --watch=FOLDER --out=OUT  # what arrives there
 """
 
 import argparse
@@ -15,6 +16,7 @@ from nps_jax import inference
 from nps_jax import predicting
 from nps_jax import scoring
 from nps_jax import verdict
+from nps_jax import watching
 from nps_jax.data import regions
 from nps_jax.data import unlabelled
 from nps_jax.runs import interruption
@@ -69,13 +71,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=main.__doc__)
   add = parser.add_argument
   add("--run", required=True, type=pathlib.Path, help="folder of a trained run")
-  add(
-    "--images",
-    required=True,
-    nargs="+",
-    action="extend",
-    help="image files and folders",
-  )
+  add("--images", nargs="+", action="extend", default=[], help="files and folders")
+  add("--watch", type=pathlib.Path, metavar="FOLDER", help="score what arrives in it")
   add("more", nargs="*", default=[], metavar="IMAGES", help=argparse.SUPPRESS)
   add("--out", required=True, type=pathlib.Path, help="a new or empty folder")
   add("--category", help="of the run's categories, the one that the images show")
@@ -96,6 +93,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     action="store_true",
     help="go on with an earlier prediction in --out, if there is one",
   )
+  add_threshold(parser)
+  flags = parser.parse_intermixed_args(arguments)
+  flags.images += flags.more  # --images=A B
+  if bool(flags.images) == (flags.watch is not None):
+    parser.error("give --images or --watch, one of the two")
+  if flags.watch and flags.strict:
+    parser.error("--strict is of --images: --watch has no end at which to fail")
+  return flags
+
+
+def add_threshold(parser: argparse.ArgumentParser) -> None:
+  """Adds --false-alarms and --threshold, which `choose_threshold` reads."""
   limit = parser.add_mutually_exclusive_group()
   limit.add_argument(
     "--false-alarms",
@@ -107,9 +116,33 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
   limit.add_argument(
     "--threshold", type=_score, help="score above which an image is anomalous instead"
   )
-  flags = parser.parse_intermixed_args(arguments)
-  flags.images += flags.more  # --images=A B
-  return flags
+
+
+def choose_threshold(
+  run: inference.Run, category: str, flags: argparse.Namespace
+) -> tuple[float, str]:
+  """The score above which an image is anomalous, and what it means, in words."""
+  if flags.threshold is not None:
+    return flags.threshold, ""
+  return promised(run, category, flags.false_alarms)
+
+
+def watch(
+  run: inference.Run,
+  category: str,
+  flags: argparse.Namespace,
+  wanted: predicting.Wanted,
+) -> None:
+  """Scores what arrives until a signal says that it is enough."""
+  limit, meaning = choose_threshold(run, category, flags)
+  with interruption.Watch("stopping when the images at hand are scored") as signals:
+    watcher = watching.Watcher(run, category, flags.watch, flags.out, wanted, limit)
+    print(f"Watching {flags.watch}; anomalous is what is above {limit:.2f}{meaning}.")
+    print("Ctrl-C ends it; the same command goes on.", flush=True)
+    watcher.watch(lambda: signals.asked)
+  done = watcher.done()
+  print(f"{done.scored} images scored, {done.anomalous} anomalous, ", end="")
+  print(f"{done.left_out} that cannot be. See {flags.out / predicting.SCORES}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -121,16 +154,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     not flags.no_maps, not flags.no_overlays, flags.overwrite, flags.resume
   )
   try:
-    images = unlabelled.images(flags.images)
+    images = () if flags.watch else unlabelled.images(flags.images)
     run = inference.open_run(flags.run)
     bits = run.about.config.data.bits
     images = tuple(record._replace(bits=bits) for record in images)
     place = flags.region or regions.of_run(run.folder, run.about.config.data.region)
     images = regions.attach(images, place) if place else images
     category = choose_category(run, flags.category)
-    limit, meaning = flags.threshold, ""
-    if limit is None:
-      limit, meaning = promised(run, category, flags.false_alarms)
+    if flags.watch:
+      watch(run, category, flags, wanted)
+      return
+    limit, meaning = choose_threshold(run, category, flags)
     done = predicting.predict(run, images, category, flags.out, wanted, limit)
   except (ValueError, OSError) as error:
     raise SystemExit(f"Error: {error}") from error

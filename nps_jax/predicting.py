@@ -1,6 +1,6 @@
 """Scores images and writes what was found: verdicts, maps, overlays, reasons."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 import hashlib
 import io
 import json
@@ -75,7 +75,7 @@ def predict(
     ValueError: no image can be scored, or `out` is in use, or holds the prediction of
       another run or with other settings, with which this one cannot go on.
   """
-  started = _identity(run, category, wanted, limit)
+  started = identity(run, category, wanted, limit)
   check_out(out, images, wanted, started)
   reasons = {record.id: why for record, why in unnamable(images)}
   named = [record for record in images if record.id not in reasons]
@@ -85,13 +85,8 @@ def predict(
   if not readable:
     head = f"{len(bad)} of {len(images)} images cannot be scored:"
     raise ValueError(decoding.complaint(head, [why for _, why in bad]))
-  for name in (ERRORS,) if wanted.resume else WRITTEN:
-    _remove(out / name)
-  files.write_text(out / STARTED, json.dumps(started, indent=2) + "\n")
-  if bad:
-    listed = [{"id": r.id, "file": str(r.image), "reason": why} for r, why in bad]
-    lines.write(out / ERRORS, listed)
-  rows = lines.mend(out / SCORES)
+  rows = begin(out, wanted, started)
+  write_errors(out, bad)
   known = {row["id"] for row in rows}
   waiting = {record.id for record in readable if lines.plain(record.id) not in known}
   # Whole batches, as at the first time: an image's place in one decides last digits.
@@ -112,17 +107,33 @@ def _score(
   wanted: Wanted,
   limit: float,
 ) -> list[lines.Row]:
-  """Scores the images; an image's files are there before its line is.
+  """Scores the images and writes what is found.
 
   Args:
     waiting: the ids of those that are to be written.
   """
-  rows, normal = [], run.calibrations[category].normal[scoring.SCORE]
+  normal = run.calibrations[category].normal[scoring.SCORE]
+  stream = inference.scores(run, images, category) if images else ()
+  chosen = (scored for scored in stream if scored.record.id in waiting)
+  return write(chosen, normal, out, wanted, limit)
+
+
+def write(
+  stream: Iterable[inference.Scored],
+  normal: Float[np.ndarray, " v"],
+  out: pathlib.Path,
+  wanted: Wanted,
+  limit: float,
+) -> list[lines.Row]:
+  """Adds a line of scores.csv for each; its files are there before its line is.
+
+  Args:
+    normal: the calibration's scores of normal images.
+  """
+  rows = []
   appender = lines.Appender(out / SCORES, COLUMNS)
   try:
-    for scored in inference.scores(run, images, category) if images else ():
-      if scored.record.id not in waiting:
-        continue
+    for scored in stream:
       full = inference.at_size(scored.map, decoding.original_size(scored.record))
       _write_pictures(out, scored.record, full, wanted)
       rows.append(row(scored, full, normal, limit))
@@ -132,7 +143,7 @@ def _score(
   return rows
 
 
-def _identity(
+def identity(
   run: inference.Run, category: str, wanted: Wanted, limit: float
 ) -> dict[str, Any]:
   """What must be the same for a prediction to go on."""
@@ -155,12 +166,17 @@ def _write_pictures(
 ) -> None:
   """The map as a TIFF, and the overlay as a PNG."""
   if wanted.maps:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, full)
-    files.write_bytes(out / MAPS / f"{record.id}.tiff", buffer.getbuffer())
+    files.write_bytes(out / MAPS / f"{record.id}.tiff", tiff(full))
   if wanted.overlays:
     heat = figures.overlay(decoding.decode(record), full)
     files.write_bytes(out / OVERLAYS / f"{record.id}.png", encoded.png(heat))
+
+
+def tiff(full: Float[np.ndarray, "h w"]) -> bytes:
+  """The map as a TIFF file's bytes."""
+  buffer = io.BytesIO()
+  tifffile.imwrite(buffer, full)
+  return buffer.getvalue()
 
 
 def row(
@@ -232,6 +248,33 @@ def _check_same(out: pathlib.Path, started: Mapping[str, Any]) -> None:
       + "\n  ".join(differing)
       + "\nUse another --out, or give the settings of that prediction."
     )
+
+
+def begin(
+  out: pathlib.Path, wanted: Wanted, started: Mapping[str, Any]
+) -> list[lines.Row]:
+  """Removes what is not to stay, and says what was started.
+
+  Returns:
+    The lines of the scores.csv with which it goes on.
+  """
+  for name in (ERRORS,) if wanted.resume else WRITTEN:
+    _remove(out / name)
+  files.write_text(out / STARTED, json.dumps(started, indent=2) + "\n")
+  return lines.mend(out / SCORES)
+
+
+def write_errors(out: pathlib.Path, bad: Sequence[tuple[records.Record, str]]) -> None:
+  """Writes errors.csv, or removes it where no image is bad.
+
+  Args:
+    bad: the images that cannot be scored, and why.
+  """
+  listed = [{"id": r.id, "file": str(r.image), "reason": why} for r, why in bad]
+  if listed:
+    lines.write(out / ERRORS, listed)
+  else:
+    _remove(out / ERRORS)
 
 
 def unnamable(images: Sequence[records.Record]) -> list[tuple[records.Record, str]]:

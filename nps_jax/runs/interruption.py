@@ -22,8 +22,9 @@ class Watch:
   alone gets signals, it does nothing.
   """
 
-  def __init__(self) -> None:
-    self.asked = False
+  def __init__(self, what: str = "stopping after this step, with a checkpoint"):
+    """Tells `what` follows when it is asked."""
+    self.asked, self._what = False, what
 
   def __enter__(self) -> "Watch":
     heard = SIGNALS if threading.current_thread() is threading.main_thread() else ()
@@ -39,7 +40,6 @@ class Watch:
       raise KeyboardInterrupt
     if not self.asked:
       logging.warning(
-        "%s: stopping after this step, with a checkpoint. Ctrl-C then stops at once.",
-        signal.Signals(number).name,
+        "%s: %s. Ctrl-C then stops at once.", signal.Signals(number).name, self._what
       )
     self.asked = True
