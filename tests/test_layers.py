@@ -10,8 +10,8 @@ import nps_jax
 
 # The floors of the house; a package stands for every module in it.
 FLOORS = {
-  7: "benchmark doctor evaluate predict pretrain sweep train",
-  6: "evaluating predicting publishing study trainer watching",
+  7: "benchmark doctor evaluate predict pretrain serve sweep train",
+  6: "evaluating predicting publishing serving study trainer watching",
   5: "calibrating inference ready updates",
   4: "detector lessons pretraining",
   3: "calibration drawn edits gaussian judging losses metrics models parts reasons "

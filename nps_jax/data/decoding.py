@@ -177,6 +177,10 @@ class _Refused(ValueError):
   """Says in our words why an image cannot be used."""
 
 
+class TooLarge(_Refused):
+  """It has more pixels than an image may have."""
+
+
 def _is_special(path: pathlib.Path) -> bool:
   return path.exists() and not (path.is_file() or path.is_dir())
 
@@ -184,7 +188,7 @@ def _is_special(path: pathlib.Path) -> bool:
 def _check_header(image: Image.Image) -> None:
   limit = Image.MAX_IMAGE_PIXELS
   if limit is not None and image.width * image.height > limit:
-    raise _Refused(f"{image.width} x {image.height} is over {limit} pixels")
+    raise TooLarge(f"{image.width} x {image.height} is over {limit} pixels")
   if image.mode == "F":
     raise _Refused("its pixels are floating-point numbers; save it with 8 or 16 bits")
   # Which one is meant? A JPEG's second picture is a preview, or what phones add.
