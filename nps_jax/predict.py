@@ -154,6 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     not flags.no_maps, not flags.no_overlays, flags.overwrite, flags.resume
   )
   try:
+    if flags.watch and flags.region:
+      raise ValueError("--region goes with --images; --watch looks where the run does.")
     images = () if flags.watch else unlabelled.images(flags.images)
     run = inference.open_run(flags.run)
     bits = run.about.config.data.bits

@@ -93,6 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     category = predict.choose_category(run, flags.category)
     limit, meaning = predict.choose_threshold(run, category, flags)
     scorer = ready.Scorer(run, category)
+    if scorer.looks_by_name:
+      raise ValueError(
+        f"{flags.run} has a region for each image, by its name, which the images of "
+        "requests do not have. Train with one region for all, to serve it."
+      )
     scorer.warm()
     service = app.Service(scorer, limit, limits, token)
     with connections.listen(flags.host, flags.port) as own:

@@ -13,7 +13,6 @@ from nps_jax import inference
 from nps_jax import predicting
 from nps_jax import ready
 from nps_jax import scoring
-from nps_jax.data import decoding
 from nps_jax.data import listing
 from nps_jax.data import records
 from nps_jax.report import lines
@@ -67,7 +66,6 @@ class Watcher:
     self._scorer.warm()
     rows = predicting.begin(out, wanted, started)
     self._verdicts = {row["id"]: row["verdict"] for row in rows}  # of what is scored
-    self._bits = run.about.config.data.bits
     self._normal = run.calibrations[category].normal[scoring.SCORE]
     self._folder, self._out, self._wanted, self._limit = folder, out, wanted, limit
     self._seen: dict[str, tuple[State, float]] = {}  # since when a file is like this
@@ -123,19 +121,19 @@ class Watcher:
       known = name in self._bad and self._bad[name][0] == state
       if now - since >= SETTLED and not known:
         path = self._folder / name
-        yield records.Record(name, "", "test", "", path, bits=self._bits), state
+        yield records.Record(name, "", "test", "", path), state
 
   def _read(
     self, record: records.Record, state: State
-  ) -> tuple[records.Record, UInt8[np.ndarray, "s s 3"]] | None:
+  ) -> tuple[records.Record, UInt8[np.ndarray, "h w 3"]] | None:
     """The image at the model's size; None of one that cannot be scored."""
-    side = self._scorer.run.about.config.image_size
     problems = predicting.unnamable([record])
     try:
       if problems:
         raise ValueError(problems[0][1])
-      pixels = decoding.decode(record, side)
-    except ValueError as error:
+      record = self._scorer.known(record)
+      pixels = self._scorer.read(record)
+    except (ValueError, FileNotFoundError) as error:
       if record.image.exists():  # else it is gone again
         logging.warning("%s", error)
         self._bad[record.id] = (state, record, str(error))
@@ -150,7 +148,7 @@ class Watcher:
     predicting.write_errors(self._out, bad)
 
   def _score(
-    self, batch: list[tuple[records.Record, UInt8[np.ndarray, "s s 3"]]]
+    self, batch: list[tuple[records.Record, UInt8[np.ndarray, "h w 3"]]]
   ) -> int:
     """Scores these images and writes what is found."""
     images, pixels = zip(*batch, strict=True)

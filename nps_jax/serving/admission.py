@@ -13,6 +13,7 @@ from PIL import Image
 from starlette import formparsers
 from starlette import requests
 
+from nps_jax import ready
 from nps_jax.data import decoding
 from nps_jax.data import encoded
 from nps_jax.data import records
@@ -43,7 +44,7 @@ class Sent(NamedTuple):
   """An image that came, small enough to wait for its turn."""
 
   record: records.Record
-  pixels: UInt8[np.ndarray, "s s 3"]  # as the model sees it
+  pixels: UInt8[np.ndarray, "h w 3"]  # as the model sees it
   size: tuple[int, int]  # its own height and width
 
 
@@ -139,19 +140,20 @@ async def _file_of_form(
   return content
 
 
-def read_image(body: bytes, bits: int, side: int, limits: Limits) -> Sent:
+def read_image(body: bytes, scorer: ready.Scorer, limits: Limits) -> Sent:
   """The image at the model's size; its header is looked at before its pixels are.
 
   Raises:
     Refused: it is none, or damaged, or too large.
   """
   image = encoded.Stored("The image", lambda: body)
-  record = records.Record("image", "", "test", "", image, bits=bits)
+  record = records.Record("image", "", "test", "", image)
   try:
+    record = scorer.known(record)
     height, width = decoding.original_size(record)
     if height * width > limits.pixels:
       raise Refused(413, f"{width} x {height} is over {limits.pixels} pixels.")
-    return Sent(record, decoding.decode(record, side), (height, width))
+    return Sent(record, scorer.read(record), (height, width))
   except ValueError as error:
     cause = error.__cause__
     status = 422

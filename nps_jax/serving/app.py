@@ -57,7 +57,6 @@ class Service:
     """
     self.scorer, self.limit, self.limits, self.token = scorer, limit, limits, token
     config = scorer.run.about.config
-    self.bits, self.side = config.data.bits, config.image_size
     self.normal = scorer.run.calibrations[scorer.category].normal[scoring.SCORE]
     self.monitor = monitoring.Monitor(self.normal)
     self.queue = batching.Queue(self._score_batch, scorer.most)
@@ -110,7 +109,7 @@ class Service:
     began = time.perf_counter()
     run = functools.partial(asyncio.get_running_loop().run_in_executor, self.threads)
     try:
-      sent = await run(admission.read_image, body, self.bits, self.side, self.limits)
+      sent = await run(admission.read_image, body, self.scorer, self.limits)
       scored = await self.queue.ask(sent)
       answer = await run(self._tell, sent, scored, wanted)
     finally:
