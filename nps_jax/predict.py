@@ -21,6 +21,8 @@ from nps_jax.data import regions
 from nps_jax.data import unlabelled
 from nps_jax.runs import interruption
 
+DIGITS = 9  # of a threshold after the point: 1, not 1.0000000000000002
+
 
 def choose_category(run: inference.Run, name: str | None) -> str:
   """The category asked for, or the only one.
@@ -42,7 +44,7 @@ def choose_category(run: inference.Run, name: str | None) -> str:
 def promised(run: inference.Run, category: str, rate: float) -> tuple[float, str]:
   """The threshold of a false-alarm rate, and how certain it is, in words."""
   found = verdict.threshold(run.calibrations[category].normal[scoring.SCORE], rate)
-  return found.value, (
+  return round(found.value, DIGITS), (
     f", where {100 * rate:g} in 100 normal images are to be expected; the threshold is "
     f"certain to be (90 %) between {found.low:.2f} and {found.high:.2f}"
   )
