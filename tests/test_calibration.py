@@ -14,6 +14,7 @@ from nps_jax import scoring
 from nps_jax import stored
 from nps_jax import verdict
 from nps_jax.models import counts
+from nps_jax.models import memory
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 CELLS = (4, 4)
@@ -60,7 +61,8 @@ def edited(seed: int) -> scales.Edited:
 
 def priors(seed: int = 0) -> scoring.Priors:
   codes = counts.Vocabulary(drawn(seed, 5, 3), np.asarray(np.float32(0.2)))
-  return scoring.Priors(drawn(seed + 1, 9, 4).astype(np.float16), codes)
+  patches = drawn(seed + 1, 9, 4).astype(np.float16)
+  return scoring.Priors(memory.remember(patches), codes)
 
 
 def fitted(changes: dict, seed: int = 0) -> scoring.Calibration:

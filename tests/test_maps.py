@@ -327,7 +327,7 @@ def test_a_run_s_flags_reach_its_evaluation(monkeypatch, tmp_path):
     evaluating, "evaluate", lambda run, **given: asked.append(given) or []
   )
   monkeypatch.setattr(publishing, "publish", lambda *given: None)
-  given = {"root": None, "options": publishing.Options(None, 7, 3)}
+  given = {"root": None, "region": None, "options": publishing.Options(None, 7, 3)}
   for names, wanted in (("all", ["a", "b", "c"]), ("a,b", ["a", "b"])):
     flags = ["--run=x", "--bootstrap=7", "--seed=3", f"--category={names}"]
     evaluate.of_run(evaluate.parse(flags), tmp_path / "results.json")

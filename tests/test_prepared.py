@@ -117,7 +117,7 @@ def test_many_threads_read_at_once(data_dir, tree):
 
   with futures.ThreadPoolExecutor(16) as pool:
     assert all(pool.map(same, pairs))
-  options = {"batch_size": 4, "size": 32, "seed": 0}
+  options = {"batch_size": 4, "size": (32, 32), "seed": 0}
   batches = [
     pipeline.train_batches(
       images, [0] * len(images), **options, threads=threads, cache=False
