@@ -105,9 +105,8 @@ def _nearest(rows: Float[Array, "b n d"], memory: Memory) -> Float[Array, "b n"]
   groups = jnp.maximum(coarse, 0).reshape(b, n, places, GROUPS)
   bits = jax.lax.bitcast_convert_type(groups, jnp.int32) & ~last_bits
   ranked = bits | jnp.arange(places)[None, None, :, None]
-  candidates = (jnp.min(ranked, axis=2) & last_bits) * GROUPS + jnp.arange(GROUPS)[
-    None, None
-  ]
+  nearest = jnp.min(ranked, axis=2) & last_bits
+  candidates = nearest * GROUPS + jnp.arange(GROUPS)[None, None]
   candidates = jnp.minimum(candidates, len(memory.patches) - 1)
   gaps = rows[:, :, None] - jnp.asarray(memory.patches)[candidates]
   return jnp.sqrt(jnp.min(jnp.sum(jnp.square(gaps), axis=-1), axis=-1))
