@@ -72,13 +72,14 @@ def fit(
     )
   counted = _counted(config, normal)
   gaussians, far = _gaussians(normal.pooled, normal.moves, counted)
+  least = _smallest_evidence(gaussians, normal)
   calibration = scoring.Calibration(
     priors=priors,
     mean={},
     spread={},
     quantiles={},
     gaussians=gaussians,
-    evidence={name: _moments(values) for name, values in far.items()},
+    evidence={name: _moments(values, least[name]) for name, values in far.items()},
     usual=normal.usual,
     map_weights={},
     unit={scoring.SCORE: 1.0, scoring.MAP: 1.0},
@@ -100,7 +101,8 @@ def fit(
     for name in counted
   }
   gaussians, far = _gaussians(rows, normal.moves, counted)
-  evidence = {name: _moments(values) for name, values in far.items()}
+  least = _smallest_evidence(gaussians, normal)
+  evidence = {name: _moments(values, least[name]) for name, values in far.items()}
   evidence[scoring.FUSED] = _moments(peaks, SMALLEST_PEAKS)
   calibration = calibration._replace(gaussians=gaussians, evidence=evidence)
   held_out = {name: values[-images:] for name, values in far.items()}
@@ -140,6 +142,23 @@ def _gaussians(
     gaussians[name] = gaussian.fit(rows, by_edits, scale)
     far[name] = gaussian.held_out(rows, FOLDS, by_edits, scale)
   return gaussians, far
+
+
+def _smallest_evidence(
+  gaussians: Mapping[str, gaussian.Gaussian], normal: Normal
+) -> dict[str, float]:
+  """By statistic, what the spread of normal distances is at least.
+
+  SMALLEST of how far edits lie, so that images that are all the same do not make scores
+  of millions.
+  """
+  least = dict.fromkeys(gaussians, 1e-12)
+  for name, moves in normal.moves.items():
+    if name in gaussians and len(moves):
+      edited = normal.pooled[name].mean(axis=0) + moves
+      far = np.median(gaussian.distance(gaussians[name], edited))
+      least[name] = max(1e-12, SMALLEST * float(far))
+  return least
 
 
 def _smallest_spreads(

@@ -352,3 +352,33 @@ def test_one_odd_image_among_many_normal_ones_does_not_widen_the_spread():
   np.testing.assert_allclose(scales._moments(few), [few.mean(), few.std(ddof=1)])
   alike = np.append(np.ones(50), 3.0)  # most are the same: no spread to go by
   np.testing.assert_allclose(scales._moments(alike), [alike.mean(), alike.std(ddof=1)])
+
+
+def test_images_that_are_all_the_same_make_no_scores_of_millions():
+  """But for rounding; edits move their statistics, and say what is far."""
+  normal, validation, shown = training(50), raw(0), edited(90)
+  rng = np.random.default_rng(0)
+
+  def same(rows):
+    return rows[:1] * (1 + 1e-7 * rng.normal(size=rows.shape))
+
+  pooled = {name: same(np.float64(rows)) for name, rows in normal.pooled.items()}
+  moves = {
+    name: rng.normal(size=(9, rows.shape[1])) * rows.mean() / 5
+    for name, rows in pooled.items()
+  }
+  alike = validation._replace(
+    maps={name: same(values) for name, values in validation.maps.items()},
+    pooled={
+      name: rows[: len(validation.pooled[name])] for name, rows in pooled.items()
+    },
+    cells=np.repeat(validation.cells[:1], len(validation.cells), axis=0),
+  )
+  config = options({})
+  calibration = scales.fit(
+    config, priors(), normal._replace(pooled=pooled, moves=moves), alike, shown
+  )
+  scores = scoring.score(config, calibration, validation).scores
+  assert np.isfinite(scores).all() and scores.max() < 1e5
+  for name, (_, spread) in calibration.evidence.items():
+    assert spread > 1e-3, name
