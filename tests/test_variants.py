@@ -6,6 +6,7 @@ import pytest
 import runs
 
 from nps_jax import config as settings
+from nps_jax.study import runner
 from nps_jax.study import variants
 
 ABLATION = runs.CONFIGS / "ablation.py"
@@ -135,3 +136,14 @@ def test_the_ablation_adds_priors_to_the_decoder_alone():
   assert priors("+context") == ("clip", False)
   assert priors("+codebook") == ("none", True)
   assert priors("+both") == ("clip", True)
+
+
+def test_what_the_data_decide_makes_no_other_run():
+  stored = settings.leaves(settings.defaults()) | {
+    "image_size": (192, 384),
+    "data.bits": 12,
+  }
+  left = stored | {"image_size": "auto", "data.bits": 0}
+  assert runner._differences(stored, left) == []
+  other = stored | {"image_size": 256, "data.bits": 10}
+  assert len(runner._differences(stored, other)) == 2

@@ -28,6 +28,10 @@ COMPILED = ".compiled"  # folder beside the runs: JAX's cache
 TABLE = "sweep.json"  # beside it .csv and .md
 TAIL = 15  # lines of a failed run's log that are shown
 PLACES = ("data.root", "encoder.weights")  # fields that are the same if their paths are
+FOUND = {
+  "data.bits": 0,
+  "image_size": settings.AUTO,
+}  # values that leave it to the data
 
 Results = Mapping[str, Mapping]  # by category
 
@@ -76,8 +80,8 @@ def _differences(stored: Mapping, wanted: Mapping) -> list[str]:
       paths = [pathlib.Path(text).expanduser() for text in (stored[field], value)]
       if paths[0].resolve() == paths[1].resolve():
         continue
-    elif field in description.FREE or (field == "data.bits" and value == 0):
-      continue  # what the run has found there
+    elif field in description.FREE or FOUND.get(field) == value:
+      continue
     deciding[f"config.{field}"] = value
   named = {f"config.{field}": value for field, value in stored.items()}
   return description.compare(named, deciding)
