@@ -23,11 +23,9 @@ NORMAL_MAD = 1.4826  # of a normal distribution: its spread by its median deviat
 SMALLEST_SHARE = 1e-6  # of a code, in the unit of its share
 
 REACH = 0.1  # of a normal cell, in the fused map before it has a unit
-SMALLEST = 0.005  # spread of a map's position, of what edits make of the map
+SMALLEST = 0.005  # of what an edit makes of a value: what is usual spreads as much
 SMALLEST_RANGE = 0.01  # between the quantiles of a map, in spreads
-SMALLEST_PEAKS = (
-  0.01  # spread of the fused map's peaks, a tenth of a normal cell's reach
-)
+SMALLEST_PEAKS = 0.01  # spread of the fused map's peaks, where REACH is a normal cell's
 
 Rows = Float[np.ndarray, "_ _"]
 
@@ -45,6 +43,16 @@ class Edited(NamedTuple):
 
   raw: scoring.RawScores
   masks: Bool[np.ndarray, "e y x"]  # the cells of the maps that were changed
+
+
+class Floors(NamedTuple):
+  """By source, how little its map may vary; SMALLEST of what an edit makes of it.
+
+  So images that are all the same, or nearly, do not make of one grey level a fault.
+  """
+
+  spread: Mapping[str, float]  # of a position
+  reach: Mapping[str, float]  # between the quantiles, in spreads
 
 
 def fit(
@@ -85,15 +93,18 @@ def fit(
     unit={scoring.SCORE: 1.0, scoring.MAP: 1.0},
     normal={},
   )
-  smallest = _smallest_spreads(config, calibration, validation, edited)
-  calibration = _with_scales(config, calibration, validation, smallest)
+  floors = _floors(config, calibration, validation, edited)
+  calibration = _with_scales(config, calibration, validation, floors)
   scaled = _scaled(config, calibration, validation)
-  weights = dict.fromkeys(scaled, 1.0)
+  weights, least_peaks = dict.fromkeys(scaled, 1.0), SMALLEST_PEAKS
   if edited is not None:
     shown = _scaled(config, calibration, edited.raw)
     weights = judging.of_maps(scaled, shown, edited.masks, spared=(scoring.CODES,))
+    fused = scoring.fuse(calibration._replace(map_weights=weights), shown)
+    far = float(np.median(scoring.peak(config, fused)))
+    least_peaks = max(SMALLEST_PEAKS, SMALLEST * far)
   calibration = calibration._replace(map_weights=weights)
-  peaks = _unseen_peaks(config, calibration, validation, smallest)
+  peaks = _unseen_peaks(config, calibration, validation, floors)
   # The weights asked for Gaussians that had not seen the edited images; from here on
   # they are of all normal ones.
   rows = {
@@ -103,7 +114,7 @@ def fit(
   gaussians, far = _gaussians(rows, normal.moves, counted)
   least = _smallest_evidence(gaussians, normal)
   evidence = {name: _moments(values, least[name]) for name, values in far.items()}
-  evidence[scoring.FUSED] = _moments(peaks, SMALLEST_PEAKS)
+  evidence[scoring.FUSED] = _moments(peaks, least_peaks)
   calibration = calibration._replace(gaussians=gaussians, evidence=evidence)
   held_out = {name: values[-images:] for name, values in far.items()}
   return _in_units(config, calibration, peaks, held_out)
@@ -161,35 +172,36 @@ def _smallest_evidence(
   return least
 
 
-def _smallest_spreads(
+def _floors(
   config,
   calibration: scoring.Calibration,
   validation: scoring.RawScores,
   edited: Edited | None,
-) -> dict[str, float]:
-  """By source, what a position's spread is at least: SMALLEST of what an edit makes.
-
-  So images that are all the same, or nearly, do not make of one grey level a fault.
-  """
-  blank = calibration._replace(
-    mean=dict.fromkeys(_there(config, calibration, validation))
-  )
-  smallest = dict.fromkeys(blank.mean, 1e-12)
+) -> Floors:
+  """What the maps of edits say; where there are none, nearly nothing."""
+  there = _there(config, calibration, validation)
+  floors = Floors(dict.fromkeys(there, 1e-12), {})
   if edited is None or not edited.masks.any():
-    return smallest
+    return floors
+  blank = calibration._replace(mean=dict.fromkeys(there))
   usual, shown = (scoring.placed_maps(blank, raw) for raw in (validation, edited.raw))
-  for name in smallest:
+  for name in there:
     peaks = np.where(edited.masks, shown[name], -np.inf).max(axis=(1, 2))
     response = np.median(peaks[np.isfinite(peaks)]) - usual[name].mean()
-    smallest[name] = max(1e-12, SMALLEST * float(response))
-  return smallest
+    floors.spread[name] = max(1e-12, SMALLEST * float(response))
+  calibration = _with_scales(config, calibration, validation, floors)
+  far = scoring.distances(calibration, edited.raw)
+  shown = scoring.unscaled_maps(config, calibration, edited.raw, far)
+  peaks = {name: maps.max(axis=(1, 2)) for name, maps in shown.items()}
+  reach = {name: SMALLEST * float(np.median(high)) for name, high in peaks.items()}
+  return floors._replace(reach=reach)
 
 
 def _unseen_peaks(
   config,
   calibration: scoring.Calibration,
   validation: scoring.RawScores,
-  smallest: Mapping[str, float],
+  floors: Floors,
 ) -> Float[np.ndarray, " n"]:
   """The peak of each image's fused map under the other folds' scales."""
   images = len(next(iter((validation.maps | validation.pooled).values())))
@@ -201,7 +213,7 @@ def _unseen_peaks(
       jax.tree.map(operator.itemgetter(chosen), validation)
       for chosen in (fold != own, fold == own)
     )
-    part = _with_scales(config, blank, others, smallest)
+    part = _with_scales(config, blank, others, floors)
     maps = scoring.fuse(part, _scaled(config, part, judged))
     peaks[fold == own] = scoring.peak(config, maps)
   return peaks
@@ -239,13 +251,9 @@ def _with_scales(
   config,
   calibration: scoring.Calibration,
   validation: scoring.RawScores,
-  smallest: Mapping[str, float],
+  floors: Floors,
 ) -> scoring.Calibration:
-  """Its scales of maps: each position's, and then each map's quantiles.
-
-  Args:
-    smallest: by source, what a position's spread is at least.
-  """
+  """Its scales of maps: each position's, and then each map's quantiles."""
   there = _there(config, calibration, validation)
   blank = calibration._replace(mean=dict.fromkeys(there), spread={})
   raw = scoring.placed_maps(blank, validation)
@@ -257,7 +265,8 @@ def _with_scales(
   calibration = calibration._replace(
     mean={name: mean for name, (mean, _) in moments.items()},
     spread={
-      name: np.maximum(spread, smallest[name]) for name, (_, spread) in moments.items()
+      name: np.maximum(spread, floors.spread[name])
+      for name, (_, spread) in moments.items()
     },
   )
   far = scoring.distances(calibration, validation)
@@ -265,7 +274,8 @@ def _with_scales(
   quantiles = {}
   for name, maps in unscaled.items():
     low, high = np.quantile(maps, (config.low, config.high))
-    quantiles[name] = np.array([low, max(high, low + SMALLEST_RANGE)])
+    least = max(SMALLEST_RANGE, floors.reach.get(name, 0.0))
+    quantiles[name] = np.array([low, max(high, low + least)])
   return calibration._replace(quantiles=quantiles)
 
 

@@ -378,7 +378,9 @@ def test_images_that_are_all_the_same_make_no_scores_of_millions():
   calibration = scales.fit(
     config, priors(), normal._replace(pooled=pooled, moves=moves), alike, shown
   )
-  scores = scoring.score(config, calibration, validation).scores
-  assert np.isfinite(scores).all() and scores.max() < 1e5
+  judged = scoring.score(config, calibration, validation)
+  assert np.isfinite(judged.scores).all() and judged.scores.max() < 1e4
+  assert judged.evidence["fused"].max() < 1000  # of edits: 200, in half of them more
+  assert judged.evidence["codes"].max() < 1000
   for name, (_, spread) in calibration.evidence.items():
     assert spread > 1e-3, name
