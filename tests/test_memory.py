@@ -78,8 +78,14 @@ def test_the_distance_is_to_the_nearest_patch_of_the_memory():
   np.testing.assert_array_equal(at_once, 0)
 
 
-def test_among_many_patches_the_nearest_is_found_or_one_hardly_farther():
+@pytest.mark.parametrize(("tile", "queries"), [(64, 12), (256, 4096), (8192, 4096)])
+def test_among_many_patches_the_nearest_is_found_or_one_hardly_farther(
+  monkeypatch, tile, queries
+):
   """Patches of 40 numbers in few directions, with a little of all others."""
+  monkeypatch.setattr(memory, "TILE", {"cpu": tile})
+  monkeypatch.setattr(memory, "EXACT", {"cpu": queries // 2})
+  monkeypatch.setattr(memory, "QUERIES", queries)
   rng = np.random.default_rng(5)
   mixing = rng.normal(size=(12, 40)) / np.arange(1, 13)[:, None]
   held = np.float32(drawn(6, 5000, 12) @ mixing + 0.05 * drawn(7, 5000, 40))

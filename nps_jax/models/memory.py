@@ -1,12 +1,12 @@
 """A memory of normal patches: the patches, a greedy choice of them, the nearest one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32, Int, Shaped
 import numpy as np
 
 PROJECTED = 64  # dimensions in which the patches to keep are chosen
@@ -16,7 +16,9 @@ CANDIDATES = 8192  # patches that these are chosen among
 COARSE = 30  # dimensions in which candidates for the nearest patch are sought
 GROUPS = 16  # candidates for each patch
 FAR = 1e30  # squared distance of what is no patch
-QUERIES = {"cpu": 64, "else": 4096}  # patches at once: what fits a processor's cache
+QUERIES = 4096  # patches whose candidates are sought at once
+TILE = {"cpu": 256, "else": 8192}  # of the memory, at once: what fits a cache
+EXACT = {"cpu": 256, "else": 4096}  # patches whose candidates are looked at, at once
 SAME = 4e-6  # squared distance, of the longest patch's square, that is rounding
 
 
@@ -81,34 +83,71 @@ def distance(rows: Float[Array, "b h w d"], memory: Memory) -> Float[Array, "b h
   distances themselves are never those of fewer dimensions.
   """
   b, h, w, d = rows.shape
-  most = QUERIES["cpu" if jax.default_backend() == "cpu" else "else"] // b
-  size = next(n for n in range(min(h * w, max(1, most)), 0, -1) if h * w % n == 0)
-  turns = jnp.swapaxes(rows.reshape(b, -1, size, d), 0, 1)  # every image in each turn
-  gaps = jax.lax.map(functools.partial(_nearest, memory=memory), turns)
-  return jnp.swapaxes(gaps, 0, 1).reshape(b, h, w)
+  flat = rows.reshape(b, h * w, d)
+  where = "cpu" if jax.default_backend() == "cpu" else "else"
+  seek = functools.partial(_candidates, memory=memory, tile=TILE[where])
+  candidates = _in_turns(seek, QUERIES, flat)
+  exact = functools.partial(_nearest, patches=jnp.asarray(memory.patches))
+  return _in_turns(exact, EXACT[where], flat, candidates).reshape(b, h, w)
 
 
-def _nearest(rows: Float[Array, "b n d"], memory: Memory) -> Float[Array, "b n"]:
-  """The distances; the places of candidates ride in the last bits of the coarse ones.
+def _in_turns(
+  function: Callable[..., Array], most: int, *rows: Array
+) -> Shaped[Array, "b p ..."]:
+  """The function of [b n _] rows, for at most so many of the b * p rows at once.
 
-  For a positive float, its bits as an integer are in the same order: so one minimum of
-  integers finds the nearest patch of a group, and which it is.
+  Every turn has rows of every image, as these may lie on several devices.
+  """
+  b, p = rows[0].shape[:2]
+  size = next(n for n in range(min(p, max(1, most // b)), 0, -1) if p % n == 0)
+  turns = [jnp.swapaxes(each.reshape(b, p // size, size, -1), 0, 1) for each in rows]
+  done = jax.lax.map(lambda turn: function(*turn), turns)
+  return jnp.swapaxes(done, 0, 1).reshape(b, p, *done.shape[3:])
+
+
+def _candidates(
+  rows: Float[Array, "b n d"], memory: Memory, tile: int
+) -> Int[Array, "b n g"]:
+  """Of each group of the memory's patches the nearest along the basis.
+
+  Places of patches ride in the last bits of the distances: for a positive float, its
+  bits as an integer are in the same order, so that one minimum of integers finds the
+  nearest patch of a group, and which it is. One tile of the memory after another.
   """
   b, n, _ = rows.shape
   along = jnp.matmul(rows, memory.basis, precision="highest")
   along -= memory.centre[None, None]
   lengths = jnp.sum(jnp.square(along), axis=-1, keepdims=True)
   keys = jnp.concatenate([along, lengths, jnp.ones((b, n, 1))], axis=-1)
-  places = memory.coarse.shape[1] // GROUPS
+  tile = min(tile, memory.coarse.shape[1])
+  unused = jnp.zeros((len(memory.coarse), -memory.coarse.shape[1] % tile))
+  unused = unused.at[-1].set(FAR)
+  coarse = jnp.concatenate([memory.coarse, unused], axis=1)
+  places, each = coarse.shape[1] // GROUPS, tile // GROUPS
   last_bits = (1 << (places - 1).bit_length()) - 1
-  coarse = jnp.matmul(keys, memory.coarse, precision="highest")
-  groups = jnp.maximum(coarse, 0).reshape(b, n, places, GROUPS)
-  bits = jax.lax.bitcast_convert_type(groups, jnp.int32) & ~last_bits
-  ranked = bits | jnp.arange(places)[None, None, :, None]
-  nearest = jnp.min(ranked, axis=2) & last_bits
-  candidates = nearest * GROUPS + jnp.arange(GROUPS)[None, None]
-  candidates = jnp.minimum(candidates, len(memory.patches) - 1)
-  gaps = rows[:, :, None] - jnp.asarray(memory.patches)[candidates]
+
+  def nearer(best: Int[Array, "b n g"], turn: tuple[Array, Array]):
+    columns, first = turn
+    gaps = jnp.matmul(keys, columns, precision="highest")
+    groups = jnp.maximum(gaps, 0).reshape(b, n, each, GROUPS)
+    bits = jax.lax.bitcast_convert_type(groups, jnp.int32) & ~last_bits
+    ranked = bits | (first + jnp.arange(each))[None, None, :, None]
+    return jnp.minimum(best, jnp.min(ranked, axis=2)), None
+
+  tiles = jnp.swapaxes(coarse.reshape(len(coarse), -1, tile), 0, 1)
+  start = jnp.full((b, n, GROUPS), jnp.iinfo(jnp.int32).max)
+  best, _ = jax.lax.scan(nearer, start, (tiles, jnp.arange(0, places, each)))
+  candidates = (best & last_bits) * GROUPS + jnp.arange(GROUPS)[None, None]
+  return jnp.minimum(candidates, len(memory.patches) - 1)
+
+
+def _nearest(
+  rows: Float[Array, "b n d"],
+  candidates: Int[Array, "b n g"],
+  patches: Float[Array, "k d"],
+) -> Float[Array, "b n"]:
+  """The distance to the nearest of each row's candidates."""
+  gaps = rows[:, :, None] - patches[candidates]
   return jnp.sqrt(jnp.min(jnp.sum(jnp.square(gaps), axis=-1), axis=-1))
 
 
