@@ -16,6 +16,7 @@ from nps_jax import distributed
 from nps_jax import edits
 from nps_jax import inference
 from nps_jax import lessons
+from nps_jax import map_scales
 from nps_jax import scoring
 from nps_jax import stored
 from nps_jax.data import records
@@ -27,6 +28,7 @@ from nps_jax.runs import integrity
 BLUR = 1.0  # cells by which codes are usual beside where normal images have them
 POOL = 2**20  # patches of all images, that priors are chosen from at most
 ENOUGH = 40  # edits of parts, below which the codes learn from all edits
+AGAIN = 200  # training images, at most, that are looked at as if they were new
 
 Pooled = dict[str, Float[np.ndarray, "_ _"]]
 
@@ -97,11 +99,13 @@ def learn_priors(run: inference.Run, data: records.Dataset) -> scoring.Priors:
         parts.setdefault(name, []).append(_some(own, each, config.seed, int(index[at])))
   chosen = {}
   for name in sorted(parts):
-    rows = np.concatenate(parts.pop(name))
+    by_image = parts.pop(name)
+    rows = np.concatenate(by_image)
     if name == "memory":
+      owners = np.repeat(np.arange(len(by_image)), [len(own) for own in by_image])
       count = max(1, round(config.codebook.memory * len(rows)))
       kept = memory.coreset(rows, count, config.seed)
-      chosen[name] = memory.remember(rows[kept])
+      chosen[name] = memory.remember(rows[kept], owners[kept])
     else:
       chosen[name] = counts.learn(rows, config.codebook.parts, config.seed)
   return scoring.Priors(**chosen)
@@ -139,8 +143,14 @@ def _fit(
     copies = copier(data.validation, size, count, config.seed + 1)
     if copies.records:
       raw = inference.collect(run, copies.records, name, priors, "edited")
-      judged = scales.Edited(raw, _on_grid(copies.masks))
-  normal = scales.Normal(pooled, moves, usual)
+      judged = map_scales.Edited(raw, _on_grid(copies.masks))
+  again = np.unique(np.linspace(0, len(data.train) - 1, AGAIN).round().astype(int))
+  seen = None
+  if len(data.train) > 1:
+    images = [data.train[at] for at in again]
+    raw = inference.collect(run, images, name, priors, "training images", again)
+    seen = scales.Seen(raw, again)
+  normal = scales.Normal(pooled, moves, usual, seen)
   return scales.fit(config.scoring, priors, normal, validation, judged)
 
 

@@ -6,28 +6,36 @@ from typing import NamedTuple
 
 from absl import logging
 import jax
-from jaxtyping import Bool, Float, Float16
+from jaxtyping import Float, Float16, Int
 import numpy as np
 
 from nps_jax import gaussian
 from nps_jax import judging
+from nps_jax import map_scales
 from nps_jax import scoring
 from nps_jax import verdict
 
 FOLDS = 10  # of the normal images, for what Gaussians and maps say of unknown ones
-PRIOR_IMAGES = 40  # weight of the average position in a position's own statistics
-FEW = 20  # held-out normal images, below which the threshold is hardly known
+FEW = 20  # normal images' scores, below which the threshold is hardly known
 ODD = 4.0  # spreads from the median, beyond which a normal image's evidence is odd
 ENOUGH = 40  # normal images, below which none can be called odd
 NORMAL_MAD = 1.4826  # of a normal distribution: its spread by its median deviation
 SMALLEST_SHARE = 1e-6  # of a code, in the unit of its share
 
 REACH = 0.1  # of a normal cell, in the fused map before it has a unit
-SMALLEST = 0.005  # of what an edit makes of a value: what is usual spreads as much
-SMALLEST_RANGE = 0.01  # between the quantiles of a map, in spreads
 SMALLEST_PEAKS = 0.01  # spread of the fused map's peaks, where REACH is a normal cell's
 
 Rows = Float[np.ndarray, "_ _"]
+
+
+TRAINED = (scoring.RECONSTRUCTION, scoring.DISCREPANCY, scoring.STRUCTURAL)
+
+
+class Seen(NamedTuple):
+  """Some training images, looked at as if they were new."""
+
+  raw: scoring.RawScores  # the memory has passed over their own patches
+  rows: Int[np.ndarray, " t"]  # which of the training images
 
 
 class Normal(NamedTuple):
@@ -36,23 +44,7 @@ class Normal(NamedTuple):
   pooled: Mapping[str, Rows]  # their statistics, by source
   moves: Mapping[str, Rows]  # by how much edits of them moved these; none: no rows
   usual: Float16[np.ndarray, "h w k"] | None  # how often a code is there, blurred
-
-
-class Edited(NamedTuple):
-  """Edited copies of validation images."""
-
-  raw: scoring.RawScores
-  masks: Bool[np.ndarray, "e y x"]  # the cells of the maps that were changed
-
-
-class Floors(NamedTuple):
-  """By source, how little its map may vary; SMALLEST of what an edit makes of it.
-
-  So images that are all the same, or nearly, do not make of one grey level a fault.
-  """
-
-  spread: Mapping[str, float]  # of a position
-  reach: Mapping[str, float]  # between the quantiles, in spreads
+  seen: Seen | None = None
 
 
 def fit(
@@ -60,7 +52,7 @@ def fit(
   priors: scoring.Priors,
   normal: Normal,
   validation: scoring.RawScores,
-  edited: Edited | None,
+  edited: map_scales.Edited | None,
 ) -> scoring.Calibration:
   """The scales of one category.
 
@@ -93,18 +85,23 @@ def fit(
     unit={scoring.SCORE: 1.0, scoring.MAP: 1.0},
     normal={},
   )
-  floors = _floors(config, calibration, validation, edited)
-  calibration = _with_scales(config, calibration, validation, floors)
+  floors = map_scales.floors(config, calibration, validation, edited)
+  calibration = map_scales.fitted(config, calibration, validation, floors)
   scaled = _scaled(config, calibration, validation)
   weights, least_peaks = dict.fromkeys(scaled, 1.0), SMALLEST_PEAKS
   if edited is not None:
     shown = _scaled(config, calibration, edited.raw)
     weights = judging.of_maps(scaled, shown, edited.masks, spared=(scoring.CODES,))
     fused = scoring.fuse(calibration._replace(map_weights=weights), shown)
-    far = float(np.median(scoring.peak(config, fused)))
-    least_peaks = max(SMALLEST_PEAKS, SMALLEST * far)
+    response = float(np.median(scoring.peak(config, fused)))
+    least_peaks = max(SMALLEST_PEAKS, map_scales.SMALLEST * response)
   calibration = calibration._replace(map_weights=weights)
   peaks = _unseen_peaks(config, calibration, validation, floors)
+  held_out = np.arange(-images, 0)  # rows of all statistics
+  if normal.seen is not None:
+    of_seen = _seen_peaks(config, calibration, validation, normal.seen, far)
+    peaks = np.concatenate([of_seen, peaks])
+    held_out = np.concatenate([normal.seen.rows, held_out])
   # The weights asked for Gaussians that had not seen the edited images; from here on
   # they are of all normal ones.
   rows = {
@@ -116,8 +113,8 @@ def fit(
   evidence = {name: _moments(values, least[name]) for name, values in far.items()}
   evidence[scoring.FUSED] = _moments(peaks, least_peaks)
   calibration = calibration._replace(gaussians=gaussians, evidence=evidence)
-  held_out = {name: values[-images:] for name, values in far.items()}
-  return _in_units(config, calibration, peaks, held_out)
+  far = {name: values[held_out] for name, values in far.items()}
+  return _in_units(config, calibration, peaks, far)
 
 
 def _in_units(
@@ -168,40 +165,15 @@ def _smallest_evidence(
     if name in gaussians and len(moves):
       edited = normal.pooled[name].mean(axis=0) + moves
       far = np.median(gaussian.distance(gaussians[name], edited))
-      least[name] = max(1e-12, SMALLEST * float(far))
+      least[name] = max(1e-12, map_scales.SMALLEST * float(far))
   return least
-
-
-def _floors(
-  config,
-  calibration: scoring.Calibration,
-  validation: scoring.RawScores,
-  edited: Edited | None,
-) -> Floors:
-  """What the maps of edits say; where there are none, nearly nothing."""
-  there = _there(config, calibration, validation)
-  floors = Floors(dict.fromkeys(there, 1e-12), {})
-  if edited is None or not edited.masks.any():
-    return floors
-  blank = calibration._replace(mean=dict.fromkeys(there))
-  usual, shown = (scoring.placed_maps(blank, raw) for raw in (validation, edited.raw))
-  for name in there:
-    peaks = np.where(edited.masks, shown[name], -np.inf).max(axis=(1, 2))
-    response = np.median(peaks[np.isfinite(peaks)]) - usual[name].mean()
-    floors.spread[name] = max(1e-12, SMALLEST * float(response))
-  calibration = _with_scales(config, calibration, validation, floors)
-  far = scoring.distances(calibration, edited.raw)
-  shown = scoring.unscaled_maps(config, calibration, edited.raw, far)
-  peaks = {name: maps.max(axis=(1, 2)) for name, maps in shown.items()}
-  reach = {name: SMALLEST * float(np.median(high)) for name, high in peaks.items()}
-  return floors._replace(reach=reach)
 
 
 def _unseen_peaks(
   config,
   calibration: scoring.Calibration,
   validation: scoring.RawScores,
-  floors: Floors,
+  floors: map_scales.Floors,
 ) -> Float[np.ndarray, " n"]:
   """The peak of each image's fused map under the other folds' scales."""
   images = len(next(iter((validation.maps | validation.pooled).values())))
@@ -213,10 +185,34 @@ def _unseen_peaks(
       jax.tree.map(operator.itemgetter(chosen), validation)
       for chosen in (fold != own, fold == own)
     )
-    part = _with_scales(config, blank, others, floors)
+    part = map_scales.fitted(config, blank, others, floors)
     maps = scoring.fuse(part, _scaled(config, part, judged))
     peaks[fold == own] = scoring.peak(config, maps)
   return peaks
+
+
+def _seen_peaks(
+  config,
+  calibration: scoring.Calibration,
+  validation: scoring.RawScores,
+  seen: Seen,
+  far: Mapping[str, Float[np.ndarray, " m"]],
+) -> Float[np.ndarray, " t"]:
+  """The peak of each training image's fused map, as if it had been a new image's.
+
+  The modules rebuild what they have been trained on the better: those maps are made as
+  high in the mean as the validation images' are.
+
+  Args:
+    far: the distances of all training images' statistics from those of other folds.
+  """
+  maps = dict(seen.raw.maps)
+  for name in set(TRAINED) & set(maps):
+    maps[name] = maps[name] * (validation.maps[name].mean() / maps[name].mean())
+  raw = seen.raw._replace(maps=maps)
+  far = {name: values[seen.rows] for name, values in far.items()}
+  scaled = scoring.scaled_maps(config, calibration, raw, far)
+  return scoring.peak(config, scoring.fuse(calibration, scaled))
 
 
 def _scaled(
@@ -237,48 +233,6 @@ def _root(shares: Rows) -> Float[np.ndarray, " k"]:
   return np.sqrt(np.asarray(shares, np.float64).mean(axis=0) + SMALLEST_SHARE)
 
 
-def _there(
-  config, calibration: scoring.Calibration, validation: scoring.RawScores
-) -> list[str]:
-  """The sources whose maps are scaled position by position."""
-  there = [source for source in config.maps if source in validation.maps]
-  if scoring.LAYOUT in config.maps and calibration.usual is not None:
-    there.append(scoring.LAYOUT)
-  return there
-
-
-def _with_scales(
-  config,
-  calibration: scoring.Calibration,
-  validation: scoring.RawScores,
-  floors: Floors,
-) -> scoring.Calibration:
-  """Its scales of maps: each position's, and then each map's quantiles."""
-  there = _there(config, calibration, validation)
-  blank = calibration._replace(mean=dict.fromkeys(there), spread={})
-  raw = scoring.placed_maps(blank, validation)
-  smoothed = {name: scoring.smooth(raw[name], config.smoothing) for name in there}
-  moments = {
-    name: position_statistics(maps, config.positionwise)
-    for name, maps in smoothed.items()
-  }
-  calibration = calibration._replace(
-    mean={name: mean for name, (mean, _) in moments.items()},
-    spread={
-      name: np.maximum(spread, floors.spread[name])
-      for name, (_, spread) in moments.items()
-    },
-  )
-  far = scoring.distances(calibration, validation)
-  unscaled = scoring.unscaled_maps(config, calibration, validation, far)
-  quantiles = {}
-  for name, maps in unscaled.items():
-    low, high = np.quantile(maps, (config.low, config.high))
-    least = max(SMALLEST_RANGE, floors.reach.get(name, 0.0))
-    quantiles[name] = np.array([low, max(high, low + least)])
-  return calibration._replace(quantiles=quantiles)
-
-
 def _moments(
   values: Float[np.ndarray, " n"], smallest: float = 1e-12
 ) -> Float[np.ndarray, "2"]:
@@ -294,23 +248,6 @@ def _moments(
   return np.array([values.mean(), max(values.std(ddof=1), smallest)])
 
 
-def position_statistics(
-  maps: Float[np.ndarray, "n y x"], positionwise: bool
-) -> tuple[Float[np.ndarray, "y x"], Float[np.ndarray, "y x"]]:
-  """Mean and spread of each position, drawn towards the whole map's when n is small.
-
-  A position's own moments weigh n, the average position's PRIOR_IMAGES (ours). Not
-  position-wise: every position has the whole map's moments.
-  """
-  n, grid = maps.shape[0], maps.shape[1:]
-  if not positionwise or n < 2:
-    return np.full(grid, maps.mean()), np.full(grid, maps.std() + 1e-12)
-  own = n / (n + PRIOR_IMAGES)
-  mean = own * maps.mean(axis=0) + (1 - own) * maps.mean()
-  within = maps.var(axis=0, ddof=1)
-  return mean, np.sqrt(own * within + (1 - own) * within.mean()) + 1e-12
-
-
 def tell(category: str, calibration: scoring.Calibration) -> None:
   """Logs how much each source's map weighs, and how certain the threshold is."""
   weights = calibration.map_weights.items()
@@ -320,9 +257,9 @@ def tell(category: str, calibration: scoring.Calibration) -> None:
   limit = verdict.threshold(calibration.normal[scoring.SCORE], verdict.RATE)
   logging.log(
     logging.WARNING if images < FEW else logging.INFO,
-    "%s: above a score of 1 an image is anomalous. Of %d normal images that were held "
-    "out, one in %.0f is to be expected there; the threshold is certain to be (90 %%) "
-    "between %.2f and %.2f.%s",
-    *(category, images, 1 / verdict.RATE, limit.low, limit.high),
+    "%s: above a score of 1 an image is anomalous. Of normal images one in %.0f is to "
+    "be expected there, by %d that were held out, or are looked at as if they were; the "
+    "threshold is certain to be (90 %%) between %.2f and %.2f.%s",
+    *(category, 1 / verdict.RATE, images, limit.low, limit.high),
     " With so few images it says little: give more." if images < FEW else "",
   )

@@ -164,11 +164,13 @@ class Detector:
     category: Int[Array, " b"],
     valid: Float[Array, " b"],
     priors: scoring.Priors,
+    own: Int[Array, " b"] | None = None,
   ) -> scoring.RawScores:
     """Uncalibrated maps and statistics; the codebooks stay as they are.
 
     Args:
       priors: of the images' category; what is None of them shows nothing.
+      own: the training images that they are, whose patches the memory passes over.
     """
     side = settings.image_shape(self.config)
     grid = tuple(pixels // scoring.STRIDE for pixels in side)
@@ -190,7 +192,7 @@ class Detector:
       rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
       maps[scoring.STRUCTURAL] = scoring.raw_map(feats, rebuilt, distance, grid)
     if priors.memory is not None:
-      gaps = memory.distance(self.patches(feats), priors.memory)
+      gaps = memory.distance(self.patches(feats), priors.memory, own)
       maps[scoring.MEMORY] = scoring.on_grid(gaps, grid)
     coarse = [feats[level] for level in self.levels if level >= scoring.COARSE]
     if coarse:

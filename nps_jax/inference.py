@@ -56,13 +56,19 @@ class Run:
 
   @functools.cached_property
   def forward(self):
-    """The compiled function (frozen, variables, vectors, priors, batch) -> scores."""
+    """The compiled function (frozen, variables, vectors, priors, batch) -> scores.
 
-    def forward(frozen: Tree, variables: Tree, vectors, priors, batch: records.Batch):
+    One more argument: of each image, by its index, which training image it is, so that
+    the memory passes over its own patches.
+    """
+
+    def forward(frozen, variables, vectors, priors, batch: records.Batch, own=None):
       model = dataclasses.replace(self.model, vectors=vectors)
       feats = model.features(frozen, batch.image)
       params, codes = variables["params"], variables["codes"]
-      return model.raw_scores(params, codes, feats, batch.context, batch.valid, priors)
+      own = None if own is None else own[batch.index]
+      rows = batch.context, batch.valid
+      return model.raw_scores(params, codes, feats, *rows, priors, own)
 
     return jax.jit(forward)
 
@@ -106,9 +112,10 @@ def collect(
   category: str,
   priors: scoring.Priors,
   what: str = "score",
+  own: Int[np.ndarray, " n"] | None = None,
 ) -> scoring.RawScores:
-  """The raw scores of all the images, in order; `what` they are for, the bar says."""
-  parts = [rows for _, rows in stream(run, images, category, priors, what)]
+  """The raw scores of all the images, in order; the arguments are those of `stream`."""
+  parts = [rows for _, rows in stream(run, images, category, priors, what, own)]
   return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
@@ -156,22 +163,25 @@ def stream(
   category: str,
   priors: scoring.Priors,
   what: str = "score",
+  own: Int[np.ndarray, " n"] | None = None,
 ) -> Iterator[tuple[Int[np.ndarray, " n"], scoring.RawScores]]:
   """Batches of (record indices, raw scores), without padding rows, in order.
 
   Args:
     what: the images are seen for, as the progress bar says it.
+    own: which training images they are, whose patches the memory then passes over.
   """
   mesh = distributed.mesh(distributed.round_up(BATCH))
   frozen = distributed.put_replicated(mesh, run.frozen["encoder"])
   variables = distributed.put_replicated(mesh, run.variables)
   vectors, rows_of = contexts(run, images, category)
   vectors = distributed.put_replicated(mesh, vectors)
-  priors = distributed.put_replicated(mesh, jax.tree.map(np.float32, priors))
+  priors, own = distributed.put_replicated(
+    mesh, (jax.tree.map(np.float32, priors), own)
+  )
   for rows in batches(run, mesh, images, rows_of, what):
-    index, valid, raw = distributed.gather(
-      (rows.index, rows.valid, run.forward(frozen, variables, vectors, priors, rows))
-    )
+    raw = run.forward(frozen, variables, vectors, priors, rows, own)
+    index, valid, raw = distributed.gather((rows.index, rows.valid, raw))
     keep = np.flatnonzero(valid)
     yield index[keep], jax.tree.map(operator.itemgetter(keep), raw)
 

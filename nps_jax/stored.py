@@ -53,7 +53,8 @@ def load(path: pathlib.Path, remedy: str) -> dict[str, scoring.Calibration]:
   calibrations = {}
   for category, parts in traverse_util.unflatten_dict(flat).items():
     priors = dict(parts.get("priors", {}))
-    if "unit" not in parts or isinstance(priors.get("memory"), np.ndarray):
+    bare = isinstance(priors.get("memory", {}), np.ndarray)
+    if "unit" not in parts or bare or "owners" not in priors.get("memory", ("owners",)):
       raise ValueError(
         f"{path} is of an earlier version. Remove it and start the same training "
         "command again: it calibrates anew, and trains nothing again."

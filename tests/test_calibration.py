@@ -10,6 +10,7 @@ from nps_jax import calibration as scales
 from nps_jax import config as settings
 from nps_jax import gaussian
 from nps_jax import judging
+from nps_jax import map_scales
 from nps_jax import scoring
 from nps_jax import stored
 from nps_jax import verdict
@@ -52,11 +53,11 @@ def training(seed: int, moved: bool = True) -> scales.Normal:
   return scales.Normal(given.pooled, moves if moved else {}, usual)
 
 
-def edited(seed: int) -> scales.Edited:
+def edited(seed: int) -> map_scales.Edited:
   given, masks = raw(seed, 12), np.zeros((12, *GRID), bool)
   masks[:, 2:4, 3:6] = True
   given.maps["reconstruction"][masks] += 40
-  return scales.Edited(given, masks)
+  return map_scales.Edited(given, masks)
 
 
 def priors(seed: int = 0) -> scoring.Priors:
@@ -73,11 +74,11 @@ def fitted(changes: dict, seed: int = 0) -> scoring.Calibration:
 
 def test_position_statistics_by_hand():
   maps = np.array([[[0.0, 4.0]], [[2.0, 10.0]]])
-  mean, spread = scales.position_statistics(maps, True)
+  mean, spread = map_scales.position_statistics(maps, True)
   # Own means 1 and 7 and variances 2 and 18 weigh 2 of 42, the averages 4 and 10 forty.
   np.testing.assert_allclose(mean, [[162 / 42, 174 / 42]], rtol=1e-12)
   np.testing.assert_allclose(spread, np.sqrt([[404 / 42, 436 / 42]]), rtol=1e-11)
-  mean, spread = scales.position_statistics(maps, False)
+  mean, spread = map_scales.position_statistics(maps, False)
   np.testing.assert_allclose(mean, [[4, 4]], rtol=1e-12)
   np.testing.assert_allclose(spread, np.sqrt([[14, 14]]), rtol=1e-11)
 
@@ -105,27 +106,33 @@ def unseen_peaks(config, fitted, given, weights, height) -> np.ndarray:
 
 
 @pytest.mark.parametrize("fusion", ["equal", "learned"])
-@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize(("moved", "seen"), [(False, True), (True, False)])
 @pytest.mark.parametrize(("positionwise", "smoothing"), [(True, 20.0), (False, 0.0)])
 def test_the_whole_calibration_agrees_with_loops(
-  positionwise, smoothing, moved, fusion
+  positionwise, smoothing, moved, seen, fusion
 ):
   """Fit on one set, then maps and scores of another, each from the definition."""
   changes = {"positionwise": positionwise, "smoothing": smoothing, "fusion": fusion}
   config = options(changes | {"low": 0.8, "high": 0.97})
-  normal, sets = training(60, moved), (raw(0), raw(100, 3), edited(200).raw)
+  normal, sets = (
+    training(60, moved),
+    (raw(0), raw(100, 3), edited(200).raw, raw(300, 5)),
+  )
+  again = np.array([3, 4, 9, 20, 23])  # which of the training images the last ones are
+  normal = normal._replace(seen=scales.Seen(sets[3], again) if seen else None)
   judged = edited(200) if fusion == "learned" else None
   fitted = scales.fit(config, priors(), normal, sets[0], judged)
 
-  far, kept, height, seen = {}, {}, None, {}
+  far, kept, height, before = {}, {}, None, {}
   for name, rows in normal.pooled.items():
     unit = np.sqrt(np.float64(rows).mean(axis=0) + 1e-6) if name == "codes" else None
     moves = normal.moves.get(name)
-    seen[name] = model = gaussian.fit(
+    before[name] = model = gaussian.fit(
       rows, moves, unit
     )  # itself tested against dense matrices
     own = gaussian.held_out(rows, 10, moves, unit)
-    z = [gaussian.distance(model, one.pooled[name]) - own.mean() for one in sets]
+    distances = [gaussian.distance(model, one.pooled[name]) for one in sets[:3]]
+    z = [values - own.mean() for values in (*distances, own[again])]
     soft = [np.log1p(np.exp(values / own.std(ddof=1))) for values in z]
     height = soft if name == "codes" else height
     # What scores other images is of the validation images too.
@@ -137,13 +144,14 @@ def test_the_whole_calibration_agrees_with_loops(
     model = gaussian.fit(every, moves, unit)
     distance = gaussian.distance(model, sets[1].pooled[name])
     far[name] = np.log1p(np.exp((distance - mean) / spread))
-    kept[name] = np.log1p(np.exp((own[len(rows) :] - mean) / spread))
+    places = [*(again if seen else []), *range(len(rows), len(every))]
+    kept[name] = np.log1p(np.exp((own[places] - mean) / spread))
 
   scaled = {}
   for source in ("memory", "reconstruction", "layout", "codes"):
     if source == "codes":
-      before = fitted._replace(gaussians=seen)
-      bare = [scoring.counted_places(config, before, one) for one in sets]
+      first = fitted._replace(gaussians=before)
+      bare = [scoring.counted_places(config, first, one) for one in sets]
       parts = [h[:, None, None] * maps for h, maps in zip(height, bare, strict=True)]
       places = scoring.counted_places(config, fitted, sets[1])
       shown = far["codes"][:, None, None] * places
@@ -152,6 +160,8 @@ def test_the_whole_calibration_agrees_with_loops(
         scoring.rare_places(fitted, one) if source == "layout" else one.maps[source]
         for one in sets
       ]
+      if source == "reconstruction":  # the modules know the training images
+        given[3] = given[3] * given[0].mean() / given[3].mean()
       smoothed = [slow.smooth(maps, smoothing / 32) for maps in given]
       mean, spread = slow.position_statistics(smoothed[0], positionwise)
       np.testing.assert_allclose(fitted.mean[source], mean, **EXACT)
@@ -179,8 +189,14 @@ def test_the_whole_calibration_agrees_with_loops(
     np.testing.assert_allclose(fitted.map_weights[source], weight, rtol=1e-5, atol=1e-6)
 
   total = sum(weights.values())
-  fused = sum(weights[source] * maps[3] for source, maps in scaled.items()) / total
-  own = unseen_peaks(config, fitted._replace(gaussians=seen), sets[0], weights, height)
+  fused, of_seen = (
+    sum(weights[source] * maps[at] for source, maps in scaled.items()) / total
+    for at in (-1, 3)
+  )
+  first = fitted._replace(gaussians=before)
+  own = unseen_peaks(config, first, sets[0], weights, height)
+  if seen:
+    own = np.append(of_seen.max(axis=(1, 2)), own)
   z = (fused.max(axis=(1, 2)) - own.mean()) / own.std(ddof=1)
   score = np.log1p(np.exp(z)) + far["features"] + far["codes"]
   # In units of the thresholds of what was held out.
@@ -249,7 +265,7 @@ def test_each_input_reaches_only_its_own_scales():
   want = {"gaussians['features'].aim", "evidence['features']"}
   assert changed(before, after) == want
 
-  other = scales.Edited(raw(123, 12), judged.masks)
+  other = map_scales.Edited(raw(123, 12), judged.masks)
   after = scales.fit(config, priors(), normal, data, other)
   assert "map_weights['memory']" in changed(before, after) <= fused
 

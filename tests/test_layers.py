@@ -14,7 +14,8 @@ FLOORS = {
   6: "evaluating predicting publishing serving study trainer watching",
   5: "calibrating inference ready updates",
   4: "detector lessons pretraining",
-  3: "calibration drawn edits gaussian judging losses metrics models parts reasons "
+  3: "calibration drawn edits gaussian judging losses map_scales metrics models parts "
+  "reasons "
   "report scoring stored verdict",
   2: "data pretrained",
   1: "runs",

@@ -100,6 +100,21 @@ def test_among_many_patches_the_nearest_is_found_or_one_hardly_farther(
   assert np.mean(excess < 1e-5) > 0.95 and excess.max() < 0.05
 
 
+@pytest.mark.parametrize("tile", [16, 256])
+def test_an_image_s_own_patches_are_passed_over(monkeypatch, tile):
+  monkeypatch.setattr(memory, "TILE", {"cpu": tile})
+  rows, known = drawn(2, 3, 4, 5, 6), drawn(3, 50, 6)
+  owners = np.random.default_rng(4).integers(0, 3, 50)
+  own = jnp.asarray([2, 0, 7])
+  gaps = memory.distance(jnp.asarray(rows), memory.remember(known, owners), own)
+  far = np.linalg.norm(np.float64(rows)[..., None, :] - known, axis=-1)
+  others = np.where(owners == np.asarray(own)[:, None, None, None], np.inf, far)
+  np.testing.assert_allclose(gaps, others.min(axis=-1), rtol=1e-5)
+  assert (np.asarray(gaps)[:2] > far[:2].min(axis=-1) + 1e-3).any()
+  alone = memory.distance(jnp.asarray(rows), memory.remember(known, 0 * owners), own)
+  assert np.asarray(alone)[1].min() > 1e14 > np.asarray(alone)[2].max()
+
+
 def test_a_run_remembers_its_training_images_and_maps_the_distance(run, root):
   data = folder.open_category(root, "tray")
   priors = run.calibrations["tray"].priors

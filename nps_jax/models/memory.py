@@ -47,13 +47,16 @@ class Memory(NamedTuple):
   """Normal patches, and what finds the nearest of them."""
 
   patches: Float[np.ndarray | Array, "k d"]
+  owners: Shaped[np.ndarray | Array, " k"]  # the image that each is of; -1: unknown
   basis: Float32[np.ndarray | Array, "d r"]  # directions in which patches vary most
   centre: Float32[np.ndarray | Array, " r"]  # of the patches, along these
   coarse: Float32[np.ndarray | Array, "q m"]  # the patches from there, see `remember`
 
 
-def remember(patches: Float[np.ndarray, "k d"]) -> Memory:
-  """The patches, made ready for `distance`.
+def remember(
+  patches: Float[np.ndarray, "k d"], owners: Int[np.ndarray, " k"] | None = None
+) -> Memory:
+  """The patches, made ready for `distance`; `owners` are the images that they are of.
 
   A column of `coarse` is (-2 p, 1, p.p) for the patch p along the basis, so that its
   product with (x, x.x, 1) is the squared distance from x. Columns beyond the last patch
@@ -70,24 +73,36 @@ def remember(patches: Float[np.ndarray, "k d"]) -> Memory:
   far = np.zeros((-len(rows) % GROUPS, columns.shape[1]))
   far[:, -1] = FAR
   coarse = np.concatenate([columns, far]).T
+  if owners is None:
+    owners = np.full(len(rows), -1)
   return Memory(
-    patches, np.float32(basis), np.float32(middle @ basis), np.float32(coarse)
+    patches,
+    owners.astype(np.int32),
+    np.float32(basis),
+    np.float32(middle @ basis),
+    np.float32(coarse),
   )
 
 
-def distance(rows: Float[Array, "b h w d"], memory: Memory) -> Float[Array, "b h w"]:
+def distance(
+  rows: Float[Array, "b h w d"], memory: Memory, own: Int[Array, " b"] | None = None
+) -> Float[Array, "b h w"]:
   """How far each patch is from the nearest one of the memory, in L2.
 
   Exact to the nearest of GROUPS candidates: of each group of the memory the patch that
   is nearest along the basis (ours). So it may be too far, but by little and rarely:
   distances themselves are never those of fewer dimensions.
+
+  Args:
+    own: the owner whose patches are passed over, for each image; FAR is then what an
+      image is from a memory that has no others.
   """
   b, h, w, d = rows.shape
   flat = rows.reshape(b, h * w, d)
   where = "cpu" if jax.default_backend() == "cpu" else "else"
-  seek = functools.partial(_candidates, memory=memory, tile=TILE[where])
+  seek = functools.partial(_candidates, memory=memory, own=own, tile=TILE[where])
   candidates = _in_turns(seek, QUERIES, flat)
-  exact = functools.partial(_nearest, patches=jnp.asarray(memory.patches))
+  exact = functools.partial(_nearest, memory=memory, own=own)
   return _in_turns(exact, EXACT[where], flat, candidates).reshape(b, h, w)
 
 
@@ -106,7 +121,10 @@ def _in_turns(
 
 
 def _candidates(
-  rows: Float[Array, "b n d"], memory: Memory, tile: int
+  rows: Float[Array, "b n d"],
+  memory: Memory,
+  own: Int[Array, " b"] | None,
+  tile: int,
 ) -> Int[Array, "b n g"]:
   """Of each group of the memory's patches the nearest along the basis.
 
@@ -123,12 +141,15 @@ def _candidates(
   unused = jnp.zeros((len(memory.coarse), -memory.coarse.shape[1] % tile))
   unused = unused.at[-1].set(FAR)
   coarse = jnp.concatenate([memory.coarse, unused], axis=1)
+  owners = jnp.pad(memory.owners, (0, coarse.shape[1] - len(memory.owners)))
   places, each = coarse.shape[1] // GROUPS, tile // GROUPS
   last_bits = (1 << (places - 1).bit_length()) - 1
 
-  def nearer(best: Int[Array, "b n g"], turn: tuple[Array, Array]):
-    columns, first = turn
+  def nearer(best: Int[Array, "b n g"], turn: tuple[Array, Array, Array]):
+    columns, first, owned = turn
     gaps = jnp.matmul(keys, columns, precision="highest")
+    if own is not None:
+      gaps = jnp.where(owned[None, None] == own[:, None, None], FAR, gaps)
     groups = jnp.maximum(gaps, 0).reshape(b, n, each, GROUPS)
     bits = jax.lax.bitcast_convert_type(groups, jnp.int32) & ~last_bits
     ranked = bits | (first + jnp.arange(each))[None, None, :, None]
@@ -136,7 +157,8 @@ def _candidates(
 
   tiles = jnp.swapaxes(coarse.reshape(len(coarse), -1, tile), 0, 1)
   start = jnp.full((b, n, GROUPS), jnp.iinfo(jnp.int32).max)
-  best, _ = jax.lax.scan(nearer, start, (tiles, jnp.arange(0, places, each)))
+  turns = tiles, jnp.arange(0, places, each), owners.reshape(-1, tile)
+  best, _ = jax.lax.scan(nearer, start, turns)
   candidates = (best & last_bits) * GROUPS + jnp.arange(GROUPS)[None, None]
   return jnp.minimum(candidates, len(memory.patches) - 1)
 
@@ -144,11 +166,16 @@ def _candidates(
 def _nearest(
   rows: Float[Array, "b n d"],
   candidates: Int[Array, "b n g"],
-  patches: Float[Array, "k d"],
+  memory: Memory,
+  own: Int[Array, " b"] | None,
 ) -> Float[Array, "b n"]:
   """The distance to the nearest of each row's candidates."""
-  gaps = rows[:, :, None] - patches[candidates]
-  return jnp.sqrt(jnp.min(jnp.sum(jnp.square(gaps), axis=-1), axis=-1))
+  gaps = rows[:, :, None] - jnp.asarray(memory.patches)[candidates]
+  squares = jnp.sum(jnp.square(gaps), axis=-1)
+  if own is not None:
+    owned = jnp.asarray(memory.owners)[candidates]
+    squares = jnp.where(owned == own[:, None, None], FAR, squares)
+  return jnp.sqrt(jnp.min(squares, axis=-1))
 
 
 def squared_distances(
