@@ -87,15 +87,7 @@ def fit(
   )
   floors = map_scales.floors(config, calibration, validation, edited)
   calibration = map_scales.fitted(config, calibration, validation, floors)
-  scaled = _scaled(config, calibration, validation)
-  weights, least_peaks = dict.fromkeys(scaled, 1.0), SMALLEST_PEAKS
-  if edited is not None:
-    shown = _scaled(config, calibration, edited.raw)
-    weights = judging.of_maps(scaled, shown, edited.masks, spared=(scoring.CODES,))
-    fused = scoring.fuse(calibration._replace(map_weights=weights), shown)
-    response = float(np.median(scoring.peak(config, fused)))
-    least_peaks = max(SMALLEST_PEAKS, map_scales.SMALLEST * response)
-  calibration = calibration._replace(map_weights=weights)
+  calibration, least_peaks = _weighted(config, calibration, validation, edited)
   peaks = _unseen_peaks(config, calibration, validation, floors)
   held_out = np.arange(-images, 0)  # rows of all statistics
   if normal.seen is not None:
@@ -113,8 +105,32 @@ def fit(
   evidence = {name: _moments(values, least[name]) for name, values in far.items()}
   evidence[scoring.FUSED] = _moments(peaks, least_peaks)
   calibration = calibration._replace(gaussians=gaussians, evidence=evidence)
-  far = {name: values[held_out] for name, values in far.items()}
+  # A training image may own codes of the vocabulary, as it helped to choose them, and
+  # then be farther from other folds than any new image.
+  far = {
+    name: np.append(_drawn_in(values)[:-images], values[-images:])[held_out]
+    for name, values in far.items()
+  }
   return _in_units(config, calibration, peaks, far)
+
+
+def _weighted(
+  config,
+  calibration: scoring.Calibration,
+  validation: scoring.RawScores,
+  edited: map_scales.Edited | None,
+) -> tuple[scoring.Calibration, float]:
+  """With the maps' weights; and the least spread of the fused map's peaks."""
+  scaled = _scaled(config, calibration, validation)
+  if edited is None:
+    weights = dict.fromkeys(scaled, 1.0)
+    return calibration._replace(map_weights=weights), SMALLEST_PEAKS
+  shown = _scaled(config, calibration, edited.raw)
+  weights = judging.of_maps(scaled, shown, edited.masks, spared=(scoring.CODES,))
+  calibration = calibration._replace(map_weights=weights)
+  peaks = scoring.peak(config, scoring.fuse(calibration, shown))
+  response = float(np.median(peaks))
+  return calibration, max(SMALLEST_PEAKS, map_scales.SMALLEST * response)
 
 
 def _in_units(
@@ -210,7 +226,7 @@ def _seen_peaks(
   for name in set(TRAINED) & set(maps):
     maps[name] = maps[name] * (validation.maps[name].mean() / maps[name].mean())
   raw = seen.raw._replace(maps=maps)
-  far = {name: values[seen.rows] for name, values in far.items()}
+  far = {name: _drawn_in(values)[seen.rows] for name, values in far.items()}
   scaled = scoring.scaled_maps(config, calibration, raw, far)
   return scoring.peak(config, scoring.fuse(calibration, scaled))
 
@@ -238,14 +254,20 @@ def _moments(
 ) -> Float[np.ndarray, "2"]:
   """Mean and spread, which is at least this.
 
-  Of ENOUGH values those beyond ODD spreads from their median are drawn in to there, so
-  that one odd image among the normal ones does not blunt the score for all others.
+  Odd values are drawn in, so that one odd image among the normal ones does not blunt
+  the score for all others.
   """
+  values = _drawn_in(values)
+  return np.array([values.mean(), max(values.std(ddof=1), smallest)])
+
+
+def _drawn_in(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+  """Of ENOUGH values none is farther than ODD spreads from their median."""
   middle = np.median(values)
   spread = NORMAL_MAD * np.median(np.abs(values - middle))
-  if spread > 0 and len(values) >= ENOUGH:
-    values = np.clip(values, middle - ODD * spread, middle + ODD * spread)
-  return np.array([values.mean(), max(values.std(ddof=1), smallest)])
+  if spread == 0 or len(values) < ENOUGH:
+    return values
+  return np.clip(values, middle - ODD * spread, middle + ODD * spread)
 
 
 def tell(category: str, calibration: scoring.Calibration) -> None:
@@ -258,7 +280,7 @@ def tell(category: str, calibration: scoring.Calibration) -> None:
   logging.log(
     logging.WARNING if images < FEW else logging.INFO,
     "%s: above a score of 1 an image is anomalous. Of normal images one in %.0f is to "
-    "be expected there, by %d that were held out, or are looked at as if they were; the "
+    "be expected there, by %d that were held out or are looked at as if they were; the "
     "threshold is certain to be (90 %%) between %.2f and %.2f.%s",
     *(category, 1 / verdict.RATE, images, limit.low, limit.high),
     " With so few images it says little: give more." if images < FEW else "",

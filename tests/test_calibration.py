@@ -370,6 +370,25 @@ def test_one_odd_image_among_many_normal_ones_does_not_widen_the_spread():
   np.testing.assert_allclose(scales._moments(alike), [alike.mean(), alike.std(ddof=1)])
 
 
+def test_a_training_image_with_codes_of_its_own_does_not_draw_the_threshold_up():
+  """Its counts are far from all others', as no new image's would be."""
+  normal, data = training(50), raw(0, 8)
+  rng = np.random.default_rng(0)
+  pooled = {name: np.tile(rows, (3, 1)) for name, rows in normal.pooled.items()}
+  pooled = {
+    name: rows + 0.01 * rng.normal(size=rows.shape) for name, rows in pooled.items()
+  }
+  seen = scales.Seen(raw(300, len(pooled["codes"])), np.arange(len(pooled["codes"])))
+  units = []
+  for odd in (0.0, 30.0):
+    pooled["codes"][7, 4] += odd
+    given = normal._replace(pooled=pooled, moves={}, seen=seen)
+    fitted = scales.fit(options({"pooled": ("codes",)}), priors(), given, data, None)
+    units.append(fitted.unit["score"])
+    assert len(fitted.normal["score"]) == len(pooled["codes"]) + 8
+  assert units[1] < 3 * units[0]
+
+
 def test_images_that_are_all_the_same_make_no_scores_of_millions():
   """But for rounding; edits move their statistics, and say what is far."""
   normal, validation, shown = training(50), raw(0), edited(90)
