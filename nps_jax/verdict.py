@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from jaxtyping import Float
 import numpy as np
-from scipy import stats
+from scipy import special
 
 RATE = 0.01  # of normal images that may be called anomalous; at this the threshold is 1
 CERTAIN = (0.05, 0.95)  # of the threshold's own distribution: what bounds its interval
@@ -48,13 +48,14 @@ def threshold(normal: Float[np.ndarray, " n"], rate: float) -> Threshold:
   m = n // 2
   odds = (m + 1) / (n + 1) / rate  # of being above the lower half
   if (n + 1) * rate >= ENOUGH or odds <= 1 or m == 0:
-    ranks = np.ceil([(n + 1) * (1 - rate), *stats.binom.ppf(CERTAIN, n, 1 - rate)])
+    below = special.bdtr(np.arange(n + 1), n, 1 - rate)  # chance of at most so many
+    ranks = np.ceil([(n + 1) * (1 - rate), *np.searchsorted(below, CERTAIN)])
     values = ranked[np.clip(ranks.astype(int) - 1, 0, n - 1)]
     return Threshold(*values.tolist(), fitted=False)
   base = ranked[n - m - 1]
   reach = [
     odds ** (1 / m) - 1,
-    *(np.log(odds) / stats.gamma.ppf(certain, m) for certain in CERTAIN[::-1]),
+    *(np.log(odds) / special.gammaincinv(m, certain) for certain in CERTAIN[::-1]),
   ]
   values = base + (ranked[n - m :] - base).sum() * np.array(reach)
   return Threshold(*values.tolist(), fitted=True)
@@ -67,4 +68,4 @@ def percentile(normal: Float[np.ndarray, " n"], score: float) -> float:
 
 def is_surprising(alarms: int, images: int, rate: float = RATE) -> bool:
   """Whether so many false alarms among normal images are hardly chance."""
-  return bool(stats.binom.sf(alarms - 1, images, rate) < SURPRISING)
+  return bool(special.bdtrc(alarms - 1, images, rate) < SURPRISING)

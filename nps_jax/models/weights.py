@@ -73,6 +73,11 @@ def load(source: str, name: str, deepest: int) -> Loaded:
       "(a resnet18 up to f4 that needs no download) or 'random'."
     )
   if source == "random":
+    logging.warning(
+      "RANDOM ENCODER WEIGHTS: LOGICAL ANOMALIES STAY MOSTLY HIDDEN WITHOUT PRETRAINED "
+      "FEATURES, AND SCORES SAY LITTLE ABOUT THE METHOD. FOR REAL RESULTS SET "
+      "config.encoder.weights TO A FILE."
+    )
     return random(name, deepest or encoder.DEEPEST)
   path = locate(source, name)
   content = tensorfile.read(path)
@@ -236,11 +241,6 @@ def random(name: str, deepest: int) -> Loaded:
   The last convolution of each of a layer's n blocks is divided by the root of n, which
   keeps values in range through a hundred layers without normalisation.
   """
-  logging.warning(
-    "RANDOM ENCODER WEIGHTS: LOGICAL ANOMALIES STAY MOSTLY HIDDEN WITHOUT PRETRAINED "
-    "FEATURES, AND SCORES SAY LITTLE ABOUT THE METHOD. FOR REAL RESULTS SET "
-    "config.encoder.weights TO A FILE."
-  )
   generator, digest, params = np.random.default_rng(SEED), hashlib.sha256(), {}
   layers = encoder.plans(name, deepest)
   for path, shape in kernel_shapes(name, deepest).items():

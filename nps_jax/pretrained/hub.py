@@ -8,13 +8,14 @@ import urllib.request
 
 import huggingface_hub
 from huggingface_hub import constants
-from huggingface_hub import errors
 
 PATIENCE = 2.0  # seconds in which the hub has to answer at all
 
 
 def cached(repo: str, name: str) -> pathlib.Path | None:
   """Where the hub's cache holds the file; None if it does not."""
+  from huggingface_hub import errors  # noqa: PLC0415  # slow to import, rarely needed
+
   repo, revision = pinned(repo)
   try:
     path = huggingface_hub.try_to_load_from_cache(repo, name, revision=revision)
@@ -38,6 +39,8 @@ def fetch(repo: str, *names: str) -> pathlib.Path | None:
 
   Returns None where the hub cannot be reached, within seconds, or has none of them.
   """
+  from huggingface_hub import errors  # noqa: PLC0415  # as above
+
   for name in names:
     if path := cached(repo, name):
       return path
