@@ -1,84 +1,81 @@
-"""Time and memory of the project's parts on this machine.
+"""Time and memory of the project's parts on this machine, or of a training to come.
 
-python -m nps_jax.benchmark metrics
+python -m nps_jax.benchmark predict --run=DIR
+python -m nps_jax.benchmark predict train --config=loco --images=335 --against=torch
+python -m nps_jax.benchmark estimate --config=folder --config.data.root=DATA
+
+Without --run: untrained, at the config's sizes, with the memory of --images. --json: an
+object a line.
 """
 
-import argparse
 from collections.abc import Sequence
 import json
 import pathlib
-import resource
-import subprocess
-import sys
-import tempfile
-import time
 
-import numpy as np
-from PIL import Image
-import tifffile
+from absl import flags
 
-from nps_jax.data import records
+from nps_jax import compiling
+from nps_jax import console
+from nps_jax import estimating
+from nps_jax.benchmarking import running
 
-COUNTS = {records.GOOD: 25, records.LOGICAL: 18, records.STRUCTURAL: 17}
-SIDE = 800  # pixels
+DEFAULT = "synthetic"  # the config where none is named
+ESTIMATE = "estimate"
 
 
-def metrics(folder: pathlib.Path) -> str:
-  """Evaluates 60 maps of 800 x 800 in a process of its own; what that took."""
-  write_maps(folder)
-  command = [
-    sys.executable,
-    "-m",
-    "nps_jax.evaluate",
-    f"--maps={folder / 'maps'}",
-    f"--dataset={folder / 'data'}",
-    f"--out={folder / 'results.json'}",
-  ]
-  start = time.perf_counter()
-  subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-  seconds = time.perf_counter() - start
-  peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # KiB on Linux
-  return (
-    f"{sum(COUNTS.values())} maps of {SIDE} x {SIDE}, from command to files: "
-    f"{seconds:.2f} s, peak {peak:.0f} MiB"
+def wanted(named: Sequence[str]) -> running.Wanted:
+  """What the flags, and the parts that are named, ask for.
+
+  Raises:
+    ValueError: --batches is no list of numbers.
+  """
+  values = flags.FLAGS
+  try:
+    batches = tuple(int(count) for count in values.batches)
+  except ValueError as error:
+    raise ValueError(f"--batches is {values.batches}; expected numbers.") from error
+  return running.Wanted(
+    parts=tuple(dict.fromkeys([*named, *values.parts])),
+    run=pathlib.Path(values.run) if values.run else None,
+    images=values.images,
+    batches=batches,
+    against=values.against,
   )
 
 
-def write_maps(folder: pathlib.Path) -> None:
-  """A LOCO category of COUNTS images with noisy maps; one or two defects each."""
-  rng, base = np.random.default_rng(0), folder / "data" / "squares"
-  defects = [("half", 255, 0.5, True), ("few", 254, 2000, False)]
-  keys = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
-  blank = Image.new("L", (SIDE, SIDE))
-  for kind, images in COUNTS.items():
-    for index in range(images):
-      name = f"{kind}/{index:03d}"
-      values = rng.normal(size=(SIDE, SIDE)).astype(np.float32)
-      count = 0 if kind == records.GOOD else 1 + index % 2
-      for channel, (_, value, *_) in enumerate(defects[:count]):
-        mask = np.zeros((SIDE, SIDE), np.uint8)
-        top, left = rng.integers(0, SIDE - 120, 2)
-        mask[top : top + 120, left : left + 80] = value
-        values[mask > 0] += 1.5
-        place = base / "ground_truth" / name
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(place / f"{channel:03d}.png")
-      for place in (base / "test" / name, folder / "maps" / "squares" / "test" / name):
-        place.parent.mkdir(parents=True, exist_ok=True)
-      blank.save(base / "test" / f"{name}.png")
-      tifffile.imwrite(folder / "maps" / "squares" / "test" / f"{name}.tiff", values)
-  entries = [dict(zip(keys, defect, strict=True)) for defect in defects]
-  (base / "defects_config.json").write_text(json.dumps(entries))
+def main(argv: Sequence[str]) -> None:
+  console.listen()
+  compiling.prepare()
+  values, named = flags.FLAGS, argv[1:]
+  try:
+    config = console.chosen("config")
+    if named == [ESTIMATE]:
+      told = estimating.estimate(
+        config, estimating.told(values.counts, values.pixels), values.separately
+      )
+      print(json.dumps(told) if values.json else estimating.to_text(told))
+      return
+    for result in running.measure(config, wanted(named)):
+      print(json.dumps(result) if values.json else running.to_text(result), flush=True)
+  except (ValueError, OSError) as error:
+    raise SystemExit(f"Error: {error}") from error
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-  """Prints what one part costs here."""
-  parser = argparse.ArgumentParser(description=main.__doc__)
-  parser.add_argument("part", choices=["metrics"])
-  parser.parse_args(arguments)
-  with tempfile.TemporaryDirectory() as folder:
-    print(metrics(pathlib.Path(folder)))
+def define() -> None:
+  """Defines the command's flags."""
+  console.define_config()
+  add = flags.DEFINE_string
+  flags.DEFINE_list("parts", [], f"Some of {', '.join(running.PARTS)}; or name them.")
+  add("run", None, "Folder of a trained run to measure.")
+  flags.DEFINE_integer("images", 200, "Training images that the memory is of.")
+  flags.DEFINE_list("batches", ["1", "8"], "Images at once, of the part predict.")
+  add("against", "", "torch: the bare encoder in PyTorch too, where it is installed.")
+  flags.DEFINE_bool("json", False, "Print JSON objects instead of tables.")
+  add("counts", "", "estimate: TRAIN,VALIDATION,TEST images, in place of data.")
+  add("pixels", "1024x1024", "estimate: HEIGHTxWIDTH of these.")
+  flags.DEFINE_bool("separately", False, "estimate: each category as a run of its own.")
 
 
 if __name__ == "__main__":
-  main()
+  define()
+  console.run(main, DEFAULT)

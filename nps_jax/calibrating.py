@@ -129,7 +129,7 @@ def _fit(
 ) -> scoring.Calibration:
   """The category's scales, from its training and validation images and their edits."""
   config, name = run.about.config, data.category
-  counted = run if scoring.RESIDUAL in config.scoring.pooled else _without_modules(run)
+  counted = run if scoring.RESIDUAL in config.scoring.pooled else without_modules(run)
   pooled, usual = summarise(counted, data.train, name, priors)
   moves, judged = {}, None
   if config.scoring.edits:
@@ -154,7 +154,7 @@ def _fit(
   return scales.fit(config.scoring, priors, normal, validation, judged)
 
 
-def _without_modules(run: inference.Run) -> inference.Run:
+def without_modules(run: inference.Run) -> inference.Run:
   """The run as if it had no modules, whose maps take their time."""
   config = settings.assigned(
     ml_collections.ConfigDict(run.about.config),

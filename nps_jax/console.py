@@ -6,6 +6,7 @@ import importlib.util
 import io
 import logging as levels
 import pathlib
+import re
 import sys
 import traceback
 import warnings
@@ -149,10 +150,16 @@ def _words(error: BaseException) -> str:
   return " ".join(str(error.args[0] if quoted else error).split())
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
-  """Runs a command that has --config; wrong flags end it with a line, and with 1."""
+def run(main: Callable[[Sequence[str]], None], default: str | None = None) -> None:
+  """Runs a command that has --config; wrong flags end it with a line, and with 1.
+
+  Args:
+    default: the config where none is named; None: it must be.
+  """
 
   def parse(argv: Sequence[str]) -> list[str]:
+    if default and not any(re.match("--?config(=|$)", word) for word in argv):
+      argv = [argv[0], f"--config={default}", *argv[1:]]
     try:
       return read(argv)
     except ValueError as error:

@@ -3,6 +3,7 @@
 python -m nps_jax.doctor --config=folder --config.data.root=DATA
 
 Exit status: 1 if the training would fail, else 0. --json: the same for programs.
+--noestimate leaves out what is expected of seconds and memory, which is measured.
 """
 
 from collections.abc import Sequence
@@ -18,14 +19,21 @@ import ml_collections
 from nps_jax import allowed
 from nps_jax import compiling
 from nps_jax import console
+from nps_jax import estimating
 from nps_jax.data import inspection
 from nps_jax.data import listing
 from nps_jax.data import sources
 from nps_jax.models import weights
 
 
-def examine(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """What was found, ready for JSON; `problems` end a training, `remarks` do not."""
+def examine(
+  config: ml_collections.ConfigDict, estimated: bool = False
+) -> dict[str, Any]:
+  """What was found, ready for JSON; `problems` end a training, `remarks` do not.
+
+  Args:
+    estimated: whether to measure what the training is expected to take.
+  """
   found: dict[str, Any] = {"problems": [], "remarks": [], "categories": []}
   try:
     allowed.validate(config)
@@ -41,7 +49,7 @@ def examine(config: ml_collections.ConfigDict) -> dict[str, Any]:
   found["devices"] = [f"{each.platform}: {each.device_kind}" for each in jax.devices()]
   if config.data.synthetic and not config.data.root:
     found["remarks"].append("The data will be drawn: there is nothing to look at.")
-    return found
+    return _with_estimate(found, config) if estimated else found
   try:
     datasets = sources.open_all(config.data, config.seed)
   except (ValueError, OSError) as error:
@@ -55,6 +63,16 @@ def examine(config: ml_collections.ConfigDict) -> dict[str, Any]:
   odd = inspection.examine(datasets)
   found["problems"] += inspection.problems(datasets, odd)
   found["remarks"] += inspection.remarks(datasets, found["categories"], odd)
+  return _with_estimate(found, config) if estimated else found
+
+
+def _with_estimate(
+  found: dict[str, Any], config: ml_collections.ConfigDict
+) -> dict[str, Any]:
+  """The same with what a training is expected to take, where there could be one."""
+  if not found["problems"]:
+    found["expected"] = estimating.estimate(config)
+    found["remarks"] += found["expected"]["warnings"]
   return found
 
 
@@ -82,6 +100,8 @@ def to_text(found: dict[str, Any]) -> str:
     about = ", ".join(f"{name} {value}" for name, value in found["encoder"].items())
     lines.append(f"Encoder: {about}")
   lines.append(f"Devices: {listing.some(found['devices'])}")
+  if "expected" in found:
+    lines.append(estimating.to_text(found["expected"] | {"warnings": []}))
   return "\n".join(lines)
 
 
@@ -95,7 +115,7 @@ def main(argv: Sequence[str]) -> None:
   console.listen()
   compiling.prepare()
   try:
-    found = examine(console.chosen("config"))
+    found = examine(console.chosen("config"), flags.FLAGS.estimate)
   except (ValueError, OSError) as error:
     raise SystemExit(f"Error: {error}") from error
   print(json.dumps(found, indent=2) if flags.FLAGS.json else to_text(found))
@@ -105,4 +125,7 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
   console.define_config()
   flags.DEFINE_bool("json", False, "Print one JSON object instead of words.")
+  flags.DEFINE_bool(
+    "estimate", True, "Measure, in seconds to minutes, what a training would take."
+  )
   console.run(main)

@@ -1,0 +1,1 @@
+"""What the project's parts cost on this machine: time, and peak memory."""
