@@ -1,6 +1,7 @@
 """What the doctor sees in good and bad data, and what it says of them."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -116,6 +117,7 @@ def test_wrong_settings_and_weights_are_problems_too(tmp_path):
 def test_the_command_s_status_says_whether_a_training_would_run(tmp_path):
   tree(tmp_path / "nuts")
   command = [sys.executable, "-m", "nps_jax.doctor", "--config=folder", "--json"]
+  command += ["--noestimate"]
   command += [f"--config.data.root={tmp_path}", "--config.encoder.weights=random"]
   done = subprocess.run(command, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr
@@ -123,3 +125,20 @@ def test_the_command_s_status_says_whether_a_training_would_run(tmp_path):
   shutil.rmtree(tmp_path / "nuts/train")
   done = subprocess.run(command, capture_output=True, text=True, check=False)
   assert done.returncode == 1 and json.loads(done.stdout)["problems"]
+
+
+def test_seconds_and_memory_are_told_unless_a_training_would_fail(tmp_path):
+  tree(tmp_path / "nuts")
+  config = runs.config(tmp_path, data__category="all", codebook__parts=8)
+  seen = doctor.examine(config, estimated=True)
+  (run,) = seen["expected"]["runs"]
+  assert run["categories"] == ["nuts"]
+  assert run["images"] == {"train": 4, "validation": 2, "test": 2}
+  assert list(run["parts"]) == ["features", "train", "calibrate", "evaluate", "predict"]
+  for cost in run["parts"].values():
+    assert cost["seconds"] > 0 and cost["host_mib"] > 20
+  text = doctor.to_text(seen)
+  assert "Expected on cpu: cpu x 8, 64 x 64 pixels" in text
+  assert re.search(r"predict +[\d.]+ s an image +\d+ MiB of the host", text)
+  shutil.rmtree(tmp_path / "nuts/train")
+  assert "expected" not in doctor.examine(config, estimated=True)

@@ -168,7 +168,7 @@ def _calibrate(
     seconds += judged * _seen(rates.detect, rates, overlaps)
     edited = min(count.validation, there.judged)
     seconds += edited * rates.survey + there.judged * rates.edit
-    if there.moved != there.edited:  # else they are those of the training
+    if config.scoring.edits != config.train.edits:  # else they are the training's
       seconds += min(count.train, there.moved) * rates.survey
       seconds += there.moved * rates.edit
     seconds += rates.gaussians + judged * rates.fit

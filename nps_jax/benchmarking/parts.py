@@ -58,8 +58,8 @@ def predict(
   frozen, variables, vectors, priors = distributed.put_replicated(mesh, place)
   encode, rows = jax.jit(run.model.features), {}
   timing.forget_peak()
-  for count in batches:
-    batch = distributed.put_rows(mesh, random_batch(run, distributed.round_up(count)))
+  for count in dict.fromkeys(map(distributed.round_up, batches)):
+    batch = distributed.put_rows(mesh, random_batch(run, count))
     calls = {
       "detector_ms": lambda batch=batch: run.forward(
         frozen, variables, vectors, priors, batch

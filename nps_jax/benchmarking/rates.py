@@ -213,7 +213,7 @@ def _of_scales(
   config, rng = run.about.config, np.random.default_rng(SEED)
   usual = None if raw.cells is None else raw.cells[0]
   pooled = {
-    name: rng.standard_normal((images, rows.shape[1]))
+    name: rng.random((images, rows.shape[1]))  # shares are 0 or more
     for name, rows in raw.pooled.items()
   }
   moves = {

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
+from nps_jax import distributed
 from nps_jax import inference
 from nps_jax import scoring
 from nps_jax.benchmarking import metrics
@@ -124,7 +125,7 @@ def against_torch(run: inference.Run, batches: Sequence[int]) -> dict[int, timin
   config, calls = run.about.config.encoder, {}
   other = rival.Encoder(run.frozen["encoder"], config.name, run.about.deepest)
   model = encoder.Encoder(config.name, run.about.deepest)
-  for count in batches:
+  for count in dict.fromkeys(map(distributed.round_up, batches)):
     images = parts.random_batch(run, count).image
     rows = other.tensor(images)
     if not calls:
