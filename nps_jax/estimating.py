@@ -82,11 +82,20 @@ def estimate(
 
 
 def drawn(config: ml_collections.ConfigDict) -> list[laws.Counts]:
-  """The counts of what a training would draw."""
+  """The counts of what a training would draw.
+
+  Raises:
+    ValueError: there is no such product.
+  """
   names = config.data.category
   pixels = max(settings.image_shape(config)) ** 2
   counts, numbers = [], synthetic.Counts()
   for name in synthetic.CATEGORIES if names == "all" else names.split(","):
+    if name not in synthetic.PRODUCTS:
+      raise ValueError(
+        f"There is no drawn product {name!r}; there are "
+        f"{', '.join(synthetic.CATEGORIES)}. To look at data, set config.data.root."
+      )
     product = synthetic.PRODUCTS[name]
     test = numbers.good + len(product.FLAWS) * numbers.per_flaw
     test += len(product.PAIRS) * (numbers.per_flaw // 3)

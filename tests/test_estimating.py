@@ -33,15 +33,18 @@ def seconds(*counts, overlaps=False, rates=RATES, **changes):
 
 
 def test_the_seconds_are_the_work_counted_by_hand():
-  """6 edits of 4 images: 2 of each; 4 edits of as many; 4 of 2 held-out images."""
+  """6 edits of 4 images: 2 of each; 4 edits of as many; 4 of 2 held-out images.
+
+  All 4 training images are looked at as new ones, too.
+  """
   found = seconds(NUTS)
   assert found["features"] == 53 + 9 * 2 + 4 * 3 + 8 * 5 + (4 + 8) * (13 + 2)
   assert found["train"] == 59 + 10 * 29 + (4 + 8) * 2 + 4 * 2
-  passes = 4 * (13 + 2) + (4 + 4) * (17 + 2) + (2 + 4) * (19 + 2)
+  passes = 4 * (13 + 2) + (4 + 4) * (17 + 2) + (2 + 4 + 4) * (19 + 2)
   chosen = 40 * (31 + 37) + 41  # a tenth of 400 patches, and the vocabulary
   edited = (4 * 3 + 4 * 5) + (2 * 3 + 4 * 5)
-  scales = 43 + (2 + 4) * 47
-  assert found["calibrate"] == 2 * 53 + 61 + passes + chosen + edited + scales
+  scales = 43 + (2 + 4 + 4) * 47
+  assert found["calibrate"] == 2 * (53 + 61) + passes + chosen + edited + scales
   assert found["evaluate"] == 3 * (19 + 2 + 23 + 11)
   assert found["predict"] == 19 + 2 + 23 + 7
 
@@ -119,6 +122,11 @@ def test_what_would_be_drawn_is_counted_as_it_is_drawn(root):
   assert (tray.train, tray.validation) == (200, 40)
   assert tray.test == 60 + flaws * 15 // runs.COUNTS.per_flaw + _pairs(15)
   assert tray.pixels == 64 * 64
+
+
+def test_what_cannot_be_drawn_is_named():
+  with pytest.raises(ValueError, match=r"no drawn product 'nuts'; there are tray, bot"):
+    estimating.estimate(config(data__category="nuts"))
 
 
 def _pairs(per_flaw: int) -> int:

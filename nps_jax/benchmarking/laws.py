@@ -42,6 +42,7 @@ class Work(NamedTuple):
   edited: int  # copies that the modules learn to undo
   moved: int  # copies of training images, of calibration
   judged: int  # copies of held-out images
+  again: int  # training images that are looked at as new ones
   pool: int  # patches that the memory's are chosen from
   patches: int  # of the memory
 
@@ -57,6 +58,7 @@ def work(
     edited=copies(count.train, config.train.edits),
     moved=copies(count.train, config.scoring.edits),
     judged=copies(count.validation, config.scoring.edits) if learned else 0,
+    again=min(count.train, calibrating.AGAIN) if count.train > 1 else 0,
     pool=pool,
     patches=round(config.codebook.memory * pool),
   )
@@ -157,14 +159,14 @@ def _calibrate(
   overlaps: bool,
 ) -> float:
   """Seconds of the priors, the statistics and the scales."""
-  seconds = 2 * rates.compile_encoder + rates.compile_detector
+  seconds = 2 * (rates.compile_encoder + rates.compile_detector)
   for count in counts:
     there = work(config, count, rates)
     seconds += count.train * _seen(rates.encode, rates, overlaps)
     seconds += there.patches * there.pool / rates.pool * rates.choose
     seconds += there.patches * rates.remember + rates.learn
     seconds += (count.train + there.moved) * _seen(rates.count, rates, overlaps)
-    judged = count.validation + there.judged
+    judged = count.validation + there.judged + there.again
     seconds += judged * _seen(rates.detect, rates, overlaps)
     edited = min(count.validation, there.judged)
     seconds += edited * rates.survey + there.judged * rates.edit

@@ -18,6 +18,7 @@ from nps_jax import config as settings
 from nps_jax import distributed
 from nps_jax import edits
 from nps_jax import inference
+from nps_jax import map_scales
 from nps_jax import predicting
 from nps_jax import scoring
 from nps_jax import updates
@@ -228,7 +229,7 @@ def _of_scales(
     masks = np.zeros((count, *next(iter(raw.maps.values())).shape[1:]), bool)
     masks[:, 4:8, 4:8] = True
     learned = config.scoring.edits and config.scoring.fusion == "learned"
-    edited = scales.Edited(some, masks) if learned else None
+    edited = map_scales.Edited(some, masks) if learned else None
     return scales.fit(config.scoring, priors, normal, some, edited)
 
   rows = len(next(iter(raw.pooled.values())))
