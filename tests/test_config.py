@@ -12,6 +12,7 @@ import pytest
 
 from nps_jax import allowed
 from nps_jax import config as settings
+from nps_jax import geometry
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 OTHER = ("ablation", "pretrain")  # variants; the settings of another training
@@ -59,6 +60,7 @@ WRONG = (
   *((name, -1, "0 or more") for name in AT_LEAST_ZERO),
   *((name, value, "1 or more") for name in AT_LEAST_ONE for value in (0, -2)),
   *((name, "other", f"one of {allowed}") for name, allowed in CHOICES.items()),
+  ("encoder.name", "vgg", f"one of {tuple(geometry.ENCODERS)}"),
 )
 RIGHT = (
   *(("image_size", value) for value in (32, 512, (192, 384), "auto")),
