@@ -127,7 +127,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if values[name] not in allowed
   ]
   named = values["encoder.name"]
-  rules = RULES | (of_encoder(named) if named in geometry.ENCODERS else {})
+  rules = (of_encoder(named) if named in geometry.ENCODERS else {}) | RULES
   wrong += [
     f"config.{name} is {values[name]!r}; expected {what}."
     for name, (what, holds) in rules.items()

@@ -206,3 +206,24 @@ def test_levels_between_compared_ones_are_passed_through_without_a_head():
   assert {name for name in params if name.startswith("fuse")} == {
     f"fuse{level}" for level in (2, 3, 4)
   }
+
+
+def test_levels_that_share_a_grid_are_passed_without_upsampling_between_them():
+  """Blocks 2 and 3 of a transformer, below one level of half their grid."""
+  embedding, side = drawn(9, 2, 2, 1, 6), (84, 56)
+  priors = {4: [drawn(10, 2, 3, 2, 3)], 3: [drawn(11, 2, 6, 4, 2)], 2: []}
+  layout = geometry.Layout(patch=14, last=3)
+  model = fusion.FusionDecoder({2: 5, 3: 7}, 32, 0, layout=layout)
+  given = (embedding, 5, side, priors)
+  params = randomised(model.init(jax.random.key(0), *given)["params"])
+  found = model.apply({"params": params}, *given)
+  feats = embedding
+  for level, grid in ((4, (3, 2)), (3, (6, 4)), (2, (6, 4))):
+    feats = slow_upsample(feats, grid)
+    feats = np.concatenate([feats, *priors[level]], axis=-1)
+    feats = slow_block(feats, params[f"fuse{level}"], 4)  # as wide at every level
+    if level < 4:
+      head = params[f"head{level}"]
+      want = convolved(feats, head["kernel"], 1) + head["bias"]
+      np.testing.assert_allclose(found[level], want, **CLOSE)
+  assert set(found) == {2, 3}

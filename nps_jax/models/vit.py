@@ -54,7 +54,7 @@ class ViT(nn.Module):
     return levels
 
   def _embedded(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b y x d"]:
-    """The patches as the rows of one matrix product."""
+    """Each patch's embedding, from its pixels alone."""
     patch = (self.kind.patch, self.kind.patch)
     return nn.Conv(
       self.kind.width,
@@ -75,7 +75,7 @@ class ViT(nn.Module):
     """What tells the class token's place, and the patches' on this grid."""
     side, width = self.kind.trained, self.kind.width
     shape = (1, 1 + side * side, width)
-    (table,) = self.param("places", nn.initializers.normal(0.02), shape)
+    table = jnp.asarray(self.param("places", nn.initializers.normal(0.02), shape))[0]
     square = table[1:].reshape(side, side, width)
     places = resized(square, grid, smooth=self.kind.registers > 0)
     return jnp.concatenate([table[:1], places.reshape(-1, width)])
