@@ -10,11 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runs
 
+from nps_jax import config as settings
+from nps_jax import evaluating
 from nps_jax import geometry
+from nps_jax import inference
+from nps_jax import trainer
+from nps_jax.data import sources
 from nps_jax.models import encoder
 from nps_jax.models import vit
 from nps_jax.models import weights
+from nps_jax.study import rivals
+from nps_jax.study import variants
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "vit.json").read_text())
 SMALL = {
@@ -144,3 +152,36 @@ def test_blocks_outside_the_network_are_refused(deepest):
 def test_sides_that_patches_do_not_fill_are_refused():
   with pytest.raises(ValueError, match=r"28 x 32 pixels.* multiples of 14"):
     encoder.build("0", 1).init(jax.random.key(0), jnp.zeros((1, 28, 32, 3)))
+
+
+@pytest.mark.slow
+def test_a_run_on_blocks_goes_through_every_part(root, tmp_path, monkeypatch):
+  """Trained, calibrated, opened again, evaluated, and beside both rivals."""
+  kind = geometry.ViT(width=24, depth=6, heads=2, registers=4, trained=5)
+  monkeypatch.setitem(geometry.ENCODERS, "dinov2_vits14_reg", kind)
+  config = runs.config(
+    root,
+    data__category="tray",
+    image_size=(56, 84),
+    encoder__name="dinov2_vits14_reg",
+    encoder__levels=(2, 4, 6),
+    encoder__deepest=0,
+    structural__enabled=True,
+    logical__local_width=16,
+  )
+  trainer.fit(config, tmp_path / "run")
+  run = inference.open_run(tmp_path / "run")
+  calibration = run.calibrations["tray"]
+  assert calibration.usual.shape == (4, 6, 32)
+  assert calibration.priors.memory.patches.shape[1] == 3 * 24
+  assert calibration.priors.vocabulary.codes.shape == (32, 24)
+  assert set(calibration.map_weights) == set(settings.MAPS)
+  data = sources.open_all(run.about.config.data, 0)[0]
+  for scored in inference.scores(run, data.test[:2], "tray"):
+    assert scored.map.shape == (14, 21) and np.isfinite(scored.map).all()
+  (measured,) = evaluating.evaluate(run)
+  assert 0 <= measured.result["au_spro"]["mean"]["0.05"] <= 1
+  for rival in variants.RIVALS:
+    rivals.run(rival, config, tmp_path / rival)
+    (result,) = json.loads((tmp_path / rival / "results.json").read_text())
+    assert 0 <= result["image_auroc"]["pooled"] <= 1
