@@ -75,7 +75,7 @@ def _same_priors(run: inference.Run, source: inference.Run) -> bool:
 def learn_priors(run: inference.Run, data: records.Dataset) -> scoring.Priors:
   """A greedy choice of the training images' patches; codes of their scenes."""
   config = run.about.config
-  counted = config.codebook.parts and counts.LEVEL in config.encoder.levels
+  counted = run.model.counted if config.codebook.parts else None
 
   @jax.jit
   def forward(frozen: inference.Tree, images):
@@ -83,8 +83,8 @@ def learn_priors(run: inference.Run, data: records.Dataset) -> scoring.Priors:
     wanted = {}
     if config.codebook.memory:
       wanted["memory"] = run.model.patches(feats)
-    if counted:
-      wanted["vocabulary"] = counts.scenes(feats[counts.LEVEL])
+    if counted is not None:
+      wanted["vocabulary"] = counts.scenes(feats[counted])
     return jax.tree.map(lambda rows: rows.astype(np.float16), wanted)
 
   mesh = distributed.mesh(distributed.round_up(inference.BATCH))

@@ -46,8 +46,8 @@ def defaults() -> ml_collections.ConfigDict:
   config.variant = "default"  # or "paper": the published form, PAPER below
   config.seed = 0  # seeds parameters, data order, and the validation split
   config.image_size = ml_collections.FieldReference(256, field_type=object)  # pixels of
-  # height and of width, or (height, width), multiples of 32; or "auto": as the training
-  # images are shaped
+  # height and of width, or (height, width), multiples of 32 (for a dinov2: of 28); or
+  # "auto": as the training images are shaped
   config.image_pixels = 65_536  # that "auto" takes, about
 
   config.data = data = ml_collections.ConfigDict()
@@ -64,9 +64,11 @@ def defaults() -> ml_collections.ConfigDict:
   data.threads = 2  # threads that decode images
 
   config.encoder = encoder = ml_collections.ConfigDict()
-  encoder.name = "resnet101"  # resnet18|34|50|101, wide_resnet50_2|101_2
+  encoder.name = "resnet101"  # resnet18|34|50|101, wide_resnet50_2|101_2, or
+  # dinov2_vits14|vitb14[_reg]
   encoder.weights = ""  # a .safetensors file, "hub", "builtin" or "random"
-  encoder.levels = (2, 3, 4)  # feature levels that are rebuilt and compared
+  encoder.levels = (2, 3, 4)  # feature levels that are rebuilt and compared; of a
+  # dinov2 blocks, such as (4, 8, 12)
   encoder.deepest = 0  # level the one-class embedding reads; 0: deepest in the weights
   encoder.dtype = "float32"  # "float32" or "bfloat16": the frozen encoder's arithmetic
 
@@ -89,7 +91,7 @@ def defaults() -> ml_collections.ConfigDict:
   codebook.groups = 8  # channel groups, each with its own codes
   codebook.width = 64  # channels of a code, for "levels"
   codebook.parts = 512  # codes of f3's own scenes, whose shares are counted, where
-  # encoder.levels have 3; 0: none
+  # encoder.levels have 3 (of a dinov2: of their middle one's); 0: none
   codebook.memory = 0.1  # share of the normal patches that a memory keeps, the distance
   # to which is a map; 0: no memory
   codebook.decay = 0.99  # of the EMA statistics

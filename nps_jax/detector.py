@@ -11,11 +11,11 @@ import ml_collections
 import numpy as np
 
 from nps_jax import config as settings
+from nps_jax import geometry
 from nps_jax import losses
 from nps_jax import scoring
 from nps_jax.models import counts
 from nps_jax.models import encoder as encoders
-from nps_jax.models import fusion
 from nps_jax.models import logical
 from nps_jax.models import memory
 from nps_jax.models import structural
@@ -42,9 +42,22 @@ class Detector:
     return tuple(self.config.encoder.levels)
 
   @property
+  def coarse(self) -> list[int]:
+    """The levels that are pooled and remembered."""
+    return self._encoder.coarse(self.levels)
+
+  @property
+  def counted(self) -> int | None:
+    """The level whose scenes are counted, if it is there."""
+    return self._encoder.counted(self.levels)
+
+  @property
+  def _encoder(self) -> geometry.ResNet | geometry.ViT:
+    return geometry.encoder(self.config.encoder.name)
+
+  @property
   def _widths(self) -> dict[int, int]:
-    widths = encoders.level_widths(self.config.encoder.name)
-    return {level: widths[level] for level in self.levels}
+    return {level: self._encoder.widths[level] for level in self.levels}
 
   @property
   def _contexts(self) -> Float[Array, "k t"] | None:
@@ -65,14 +78,16 @@ class Detector:
       blocks=sizes.blocks,
       embedding=sizes.embedding,
       strides=sizes.strides,
+      layout=self._encoder.layout(self.deepest),
     )
 
   def init(self, key: Key[Array, ""]) -> tuple[Tree, Tree]:
     """Fresh parameters by module, and the codebooks' state."""
     side = settings.image_shape(self.config)
+    layout = self._encoder.layout(self.deepest)
     feats = {
-      level: jnp.zeros((1, *fusion.grid_at(level, side), width))
-      for level, width in encoders.level_widths(self.config.encoder.name).items()
+      level: jnp.zeros((1, *layout.grid(level, side), width))
+      for level, width in self._encoder.widths.items()
       if level <= self.deepest
     }
     first, second = jax.random.split(key)
@@ -90,7 +105,7 @@ class Detector:
   def features(self, frozen: Tree, images: UInt8[Array, "b h w 3"]) -> Levels:
     """The frozen encoder's levels that the modules read."""
     config = self.config.encoder
-    model = encoders.Encoder(config.name, self.deepest, jnp.dtype(config.dtype))
+    model = encoders.build(config.name, self.deepest, jnp.dtype(config.dtype))
     levels = model.apply({"params": frozen}, encoders.normalise(images))
     wanted = {*self.levels, self.deepest}
     return {level: jax.lax.stop_gradient(levels[level]) for level in sorted(wanted)}
@@ -153,8 +168,8 @@ class Detector:
 
   def patches(self, feats: Levels) -> Float[Array, "b h w d"]:
     """What the memory holds: patches of the coarse levels, as in PatchCore."""
-    coarse = [level for level in self.levels if level >= scoring.COARSE]
-    return memory.patches({level: feats[level] for level in coarse or self.levels[-1:]})
+    levels = self.coarse or self.levels[-1:]
+    return memory.patches({level: feats[level] for level in levels})
 
   def raw_scores(
     self,
@@ -194,11 +209,10 @@ class Detector:
     if priors.memory is not None:
       gaps = memory.distance(self.patches(feats), priors.memory, own)
       maps[scoring.MEMORY] = scoring.on_grid(gaps, grid)
-    coarse = [feats[level] for level in self.levels if level >= scoring.COARSE]
-    if coarse:
-      pooled[scoring.FEATURES] = scoring.moments(coarse)
+    if self.coarse:
+      pooled[scoring.FEATURES] = scoring.moments([feats[at] for at in self.coarse])
     if priors.vocabulary is not None:
-      belonging = counts.belonging(feats[counts.LEVEL], priors.vocabulary)
+      belonging = counts.belonging(feats[self.counted], priors.vocabulary)
       pooled[scoring.CODES] = jnp.mean(belonging, axis=(1, 2))
       cells = belonging.astype(jnp.float16)
     return scoring.RawScores(maps, pooled, cells)

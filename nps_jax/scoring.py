@@ -24,7 +24,6 @@ FEATURES, RESIDUAL = "features", "residual"  # pooled; the latter of the logical
 FUSED = "fused"  # all maps together
 SCORE, MAP = "score", "map"  # what has a unit
 STRIDE = 4  # raw maps have one cell for each 4 x 4 pixels of the model's input
-COARSE = 3  # first level whose features are pooled: finer ones follow the light
 RARE = 1e-4  # share of normal images beside which a code is no rarer in its place
 
 
@@ -38,7 +37,7 @@ class Priors(NamedTuple):
 class RawScores(NamedTuple):
   """Uncalibrated evidence; the maps are on the stride-4 grid."""
 
-  maps: dict[str, Float[Array, "b y x"]]  # by source, such as "reconstruction"
+  maps: dict[str, Float[Array, "b y x"]]  # by source; at least one
   pooled: dict[str, Float[Array, "b _"]]  # by source: statistics over all positions
   cells: Float16[Array, "b h w k"] | None = None  # each position's belonging to codes
 
@@ -152,7 +151,7 @@ def counted_places(
   pull = pull.astype(np.float32)
   odd = np.einsum("nhwk,nk->nhw", raw.cells.astype(np.float32), pull)
   odd -= np.einsum("hwk,nk->nhw", calibration.usual.astype(np.float32), pull)
-  places = smooth(_fine(np.maximum(odd, 0)), config.smoothing)
+  places = smooth(_fine(np.maximum(odd, 0), raw), config.smoothing)
   return places / (places.max(axis=(1, 2), keepdims=True) + 1e-12)
 
 
@@ -162,12 +161,15 @@ def rare_places(calibration: Calibration, raw: RawScores) -> Float[np.ndarray, "
   What is normal elsewhere stands out where the product has fixed places.
   """
   cells, usual = (part.astype(np.float32) for part in (raw.cells, calibration.usual))
-  return _fine(-np.log(np.einsum("nhwk,hwk->nhw", cells, usual) + RARE))
+  odd = -np.log(np.einsum("nhwk,hwk->nhw", cells, usual) + RARE)
+  return _fine(odd, raw)
 
 
-def _fine(maps: Float[np.ndarray, "n h w"]) -> Float[np.ndarray, "n y x"]:
-  """Maps of the counted level on the stride-4 grid."""
-  grid = tuple(side * 2**counts.LEVEL // STRIDE for side in maps.shape[1:])
+def _fine(
+  maps: Float[np.ndarray, "n h w"], raw: RawScores
+) -> Float[np.ndarray, "n y x"]:
+  """Maps of the counted level on the grid of the raw ones."""
+  grid = next(iter(raw.maps.values())).shape[1:]
   return np.asarray(on_grid(jnp.asarray(maps), grid))
 
 

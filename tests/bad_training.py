@@ -17,6 +17,12 @@ def tensors(here):
   (here / "weights.safetensors").write_bytes(content[:5000])
 
 
+def resnet(here):
+  """A file of safetensors with a ResNet's stem."""
+  stem = {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}
+  (here / "weights.safetensors").write_bytes(safetensors.numpy.save(stem))
+
+
 def defects(*changes):
   """Replaces defects_config.json: the usual entry, once for each set of changes."""
   return trees.write(
@@ -358,5 +364,27 @@ TRAIN = (
     "(height, width), or 'auto'.\n"
     "config.train.steps is 0; expected 1 or more.",
     ("image_size=100", "train.steps=0"),
+  ),
+  trees.Case(
+    "a vision transformer with a ResNet's levels and sides",
+    trees.both(),
+    "config.image_size is 64; expected a positive multiple of 28, two of them as "
+    "(height, width), or 'auto'.\n"
+    "config.encoder.levels is (2, 3, 4); expected rising levels out of 1..12, such as "
+    "(4,8,12), the highest at least 6.",
+    ("encoder.name=dinov2_vits14", "encoder.levels=(2,3,4)", "encoder.deepest=0"),
+  ),
+  trees.Case(
+    "a vision transformer with a ResNet's weights",
+    resnet,
+    "HERE/weights.safetensors is no file of dinov2_vits14: by its tensors it is of "
+    "resnet18, ... Change config.encoder.name or config.encoder.weights.",
+    (
+      "encoder.name=dinov2_vits14",
+      "encoder.levels=(4,8,12)",
+      "encoder.deepest=0",
+      "encoder.weights=HERE/weights.safetensors",
+      "image_size=56",
+    ),
   ),
 )

@@ -3,6 +3,7 @@
 `python tests/bad_table.py` writes BAD_INPUT.md, the table of what a user sees.
 """
 
+import ast
 import contextlib
 import csv
 import importlib
@@ -251,6 +252,9 @@ def test_a_file_cut_anywhere_is_refused_or_lacks_no_pixel(form, options):
   assert refused >= len(whole) - 20
 
 
+DATA = "(0123456789"  # what a number or a tuple begins with
+
+
 class Accepted(Exception):
   """All that the user gave is accepted; the work would begin."""
 
@@ -262,7 +266,7 @@ def test_training_refuses_before_its_first_step(case, tmp_path, monkeypatch):
   before = contents(here)
   given = (each.replace("HERE", str(here)).split("=") for each in case.flags)
   changes = {
-    name.replace(".", "__"): int(value) if value.isdigit() else value
+    name.replace(".", "__"): ast.literal_eval(value) if value[0] in DATA else value
     for name, value in given
   }
   config = runs.config(here / "data", **{"data__category": "all"} | changes)

@@ -12,6 +12,7 @@ import pytest
 
 from nps_jax import allowed
 from nps_jax import config as settings
+from nps_jax import geometry
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 OTHER = ("ablation", "pretrain")  # variants; the settings of another training
@@ -59,7 +60,14 @@ WRONG = (
   *((name, -1, "0 or more") for name in AT_LEAST_ZERO),
   *((name, value, "1 or more") for name in AT_LEAST_ONE for value in (0, -2)),
   *((name, "other", f"one of {allowed}") for name, allowed in CHOICES.items()),
+  ("encoder.name", "vgg", f"one of {tuple(geometry.ENCODERS)}"),
 )
+BLOCKS = "rising levels out of 1..12, such as (4,8,12), the highest at least 6"
+OF_BLOCKS = {  # what a vision transformer takes, and what not
+  "image_size": ((28, 448, (224, 252), "auto"), (256, 14, (224, 256))),
+  "encoder.levels": (((6,), (1, 12), (3, 6, 9, 12)), ((2, 3, 4), (0, 7), (7, 13))),
+  "encoder.deepest": ((0, 12), (-1, 7, 13)),
+}
 RIGHT = (
   *(("image_size", value) for value in (32, 512, (192, 384), "auto")),
   *(("encoder.levels", value) for value in ((1, 3), (4,), (1, 2, 3, 4, 5))),
@@ -195,6 +203,26 @@ def test_the_ends_of_each_range_are_accepted(name, value):
   assign(config, name, value)
   allowed.validate(config)
   allowed.validate(ml_collections.FrozenConfigDict(config))
+
+
+def test_a_vision_transformers_sizes_and_levels_are_its_own():
+  """(2, 3, 4), which a ResNet's are, is refused: its early blocks say too little."""
+  last = "0 (automatic), or a level 1..12 not below the highest of encoder.levels"
+  words = {
+    "image_size": MULTIPLE.replace("32", "28"),
+    "encoder.levels": BLOCKS,
+    "encoder.deepest": last,
+  }
+  right = {"encoder.name": "dinov2_vitb14_reg", "encoder.levels": (4, 8, 12)}
+  whole = settings.assigned(settings.defaults(), right | {"image_size": 252})
+  allowed.validate(whole)
+  for name, (accepted, refused) in OF_BLOCKS.items():
+    for value in accepted:
+      allowed.validate(settings.assigned(whole, {name: value}))
+    for value in refused:
+      expected = f"config.{name} is {value!r}; expected {words[name]}."
+      with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        allowed.validate(settings.assigned(whole, {name: value}))
 
 
 def test_the_deepest_level_is_measured_against_the_compared_ones():

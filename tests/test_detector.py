@@ -205,7 +205,7 @@ def priors_for(model, feats, names):
   """Random normal patches and scenes, of the widths that the model's have."""
   rng = np.random.default_rng(11)
   memory = np.float32(rng.normal(size=(9, model.patches(feats).shape[-1])))
-  codes = rng.normal(size=(6, SHAPES[counts.LEVEL][-1])) / 9
+  codes = rng.normal(size=(6, SHAPES[3][-1])) / 9
   vocabulary = counts.Vocabulary(jnp.float32(codes), jnp.float32(0.7))
   everything = {"memory": memories.remember(memory), "vocabulary": vocabulary}
   return scoring.Priors(**{name: everything[name] for name in names})

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nps_jax import geometry
 from nps_jax.models import encoder
+from nps_jax.models import resnet_weights
 from nps_jax.models import weights
 
 GOLDEN = json.loads(
@@ -46,8 +48,8 @@ def test_levels_agree_with_torch(name):
   for (level, feats), want in zip(found.items(), GOLDEN[name], strict=True):
     assert feats.shape == tuple(want["shape"])
     assert feats.dtype == np.float32
-    assert feats.shape[-1] == encoder.level_widths(name)[level]
-    assert feats.shape[1] == 64 // encoder.stride(level)
+    assert feats.shape[-1] == geometry.encoder(name).widths[level]
+    assert feats.shape[1] == 64 // geometry.PYRAMID.stride(level)
     values = feats.reshape(-1)[encoder_rule.places(level, feats.size)]
     close = {"rtol": 1e-4, "atol": 1e-5 * want["std"]}
     np.testing.assert_allclose(values, want["values"], **close)
@@ -73,7 +75,7 @@ def test_a_block_agrees_with_slow_numpy():
   held, found = ruled("resnet18", 3), features("resnet18", 3)
 
   def normed(feats: np.ndarray, conv: str, norm: str, stride: int) -> np.ndarray:
-    parts = (held[f"{norm}.{part}"].astype(np.float64) for part in weights.NORM)
+    parts = (held[f"{norm}.{part}"].astype(np.float64) for part in resnet_weights.NORM)
     gamma, beta, mean, var = parts
     feats = convolve(feats, held[f"{conv}.weight"], stride)
     return (feats - mean) / np.sqrt(var + 1e-5) * gamma + beta
@@ -97,7 +99,7 @@ def test_nothing_deeper_is_held(deepest):
   assert list(found) == list(range(1, deepest + 1))
   whole = features("resnet18", 5)
   np.testing.assert_allclose(found[deepest], whole[deepest], rtol=1e-5, atol=1e-4)
-  kernels = weights.kernel_shapes("resnet18", deepest)
+  kernels = resnet_weights.kernel_shapes("resnet18", deepest)
   layers = {path[0].split("_")[0] for path in kernels}
   assert layers == {"stem", *(f"layer{layer}" for layer in range(1, deepest))}
 
@@ -118,7 +120,7 @@ def test_normalise_agrees_with_float64():
 
 
 def test_unknown_names_are_refused():
-  for ask in (encoder.level_widths, lambda name: encoder.plans(name, 3)):
+  for ask in (geometry.encoder, lambda name: encoder.plans(name, 3)):
     with pytest.raises(ValueError, match=r"'resnet19'; expected one of resnet18, "):
       ask("resnet19")
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nps_jax import geometry
 from nps_jax.models import fusion
 
 CLOSE = {"rtol": 2e-4, "atol": 2e-5}
@@ -60,19 +61,6 @@ def slow_upsample(feats, grid):
   return np.einsum("yh,xw,bhwd->byxd", *parts, np.float64(feats))
 
 
-@pytest.mark.parametrize(
-  ("level", "side", "want"),
-  [(2, (256, 256), (64, 64)), (5, (64, 96), (2, 3)), (6, (64, 96), (1, 2))],
-)
-def test_grids_halve_from_level_to_level(level, side, want):
-  assert fusion.grid_at(level, side) == want
-
-
-def test_widths_halve_towards_fine_levels_but_not_below_eight():
-  found = [fusion.level_width(64, level) for level in range(6)]
-  assert found == [8, 8, 16, 32, 64, 64]
-
-
 def test_upsampling_agrees_with_float64():
   feats = drawn(0, 2, 3, 2, 4)
   found = fusion.upsample(feats, (6, 5))
@@ -124,7 +112,7 @@ def test_the_decoder_fuses_each_level_with_its_priors():
   assert set(found) == {3, 4}
   feats = embedding
   for level, groups in ((4, 4), (3, 2)):
-    feats = slow_upsample(feats, fusion.grid_at(level, side))
+    feats = slow_upsample(feats, geometry.PYRAMID.grid(level, side))
     feats = np.concatenate([feats, *priors[level]], axis=-1)
     feats = slow_block(feats, params[f"fuse{level}"], groups)
     head = params[f"head{level}"]
@@ -198,7 +186,7 @@ def test_the_decoder_adds_what_attention_finds_and_the_codes_of_its_own_features
   found = model.apply({"params": params}, *given)
   feats = embedding
   for level, groups in ((4, 4), (3, 2)):
-    feats = slow_upsample(feats, fusion.grid_at(level, side))
+    feats = slow_upsample(feats, geometry.PYRAMID.grid(level, side))
     feats = slow_block(feats, params[f"fuse{level}"], groups)
     if priors[level]:
       feats = feats + slow_attention(feats, priors[level], params[f"attention{level}"])
@@ -218,3 +206,24 @@ def test_levels_between_compared_ones_are_passed_through_without_a_head():
   assert {name for name in params if name.startswith("fuse")} == {
     f"fuse{level}" for level in (2, 3, 4)
   }
+
+
+def test_levels_that_share_a_grid_are_passed_without_upsampling_between_them():
+  """Blocks 2 and 3 of a transformer, below one level of half their grid."""
+  embedding, side = drawn(9, 2, 2, 1, 6), (84, 56)
+  priors = {4: [drawn(10, 2, 3, 2, 3)], 3: [drawn(11, 2, 6, 4, 2)], 2: []}
+  layout = geometry.Layout(patch=14, last=3)
+  model = fusion.FusionDecoder({2: 5, 3: 7}, 32, 0, layout=layout)
+  given = (embedding, 5, side, priors)
+  params = randomised(model.init(jax.random.key(0), *given)["params"])
+  found = model.apply({"params": params}, *given)
+  feats = embedding
+  for level, grid in ((4, (3, 2)), (3, (6, 4)), (2, (6, 4))):
+    feats = slow_upsample(feats, grid)
+    feats = np.concatenate([feats, *priors[level]], axis=-1)
+    feats = slow_block(feats, params[f"fuse{level}"], 4)  # as wide at every level
+    if level < 4:
+      head = params[f"head{level}"]
+      want = convolved(feats, head["kernel"], 1) + head["bias"]
+      np.testing.assert_allclose(found[level], want, **CLOSE)
+  assert set(found) == {2, 3}

@@ -20,7 +20,7 @@ FLOORS = {
   "report scoring stored verdict",
   2: "data pretrained",
   1: "runs",
-  0: "allowed compiling config console distributed",
+  0: "allowed compiling config console distributed geometry",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 FLOOR[""] = -1  # nps_jax/__init__.py, which every import runs first

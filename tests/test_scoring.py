@@ -84,7 +84,12 @@ def counted(seed: int, images: int, codes: int = 6) -> scoring.RawScores:
   cells = np.random.default_rng(seed).dirichlet(np.full(codes, 0.3), (images, 4, 3))
   cells = cells.astype(np.float16)
   shares = np.float64(cells).mean(axis=(1, 2)).astype(np.float32)
-  return scoring.RawScores({}, {"codes": shares}, cells)
+  return scoring.RawScores(on_grid(8, 6), {"codes": shares}, cells)
+
+
+def on_grid(rows: int, columns: int) -> dict[str, np.ndarray]:
+  """A map, whose grid that of the codes is to be."""
+  return {"memory": np.zeros((1, rows, columns), np.float32)}
 
 
 def blank(**fields) -> scoring.Calibration:
@@ -135,7 +140,8 @@ def test_one_part_too_many_is_shown_and_a_missing_one_where_it_should_be():
   odd = cells[:2].copy()
   odd[0, 3, 2] = (0, 1, 0)  # one more
   odd[1, 1, 1] = (1, 0, 0)  # none
-  raw = scoring.RawScores({}, {"codes": odd.mean(axis=(1, 2))}, odd.astype(np.float16))
+  pooled = {"codes": odd.mean(axis=(1, 2))}
+  raw = scoring.RawScores(on_grid(8, 8), pooled, odd.astype(np.float16))
   places = scoring.counted_places(options({"smoothing": 0.0}), calibration, raw)
   for image, (y, x) in zip(places, ((3, 2), (1, 1)), strict=True):
     cell = image.reshape(4, 2, 4, 2).mean(axis=(1, 3))

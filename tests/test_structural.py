@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nps_jax import geometry
 from nps_jax import losses
 from nps_jax.models import structural
 
@@ -71,3 +72,24 @@ def test_a_few_steps_of_descent_lower_the_error(strides):
   for _ in range(60):
     params = jax.tree.map(lambda leaf, down: leaf - 0.1 * down, params, slope(params))
   assert float(error(params)) < 0.8 * first
+
+
+def test_levels_that_share_a_grid_are_merged_as_they_are():
+  """Blocks of a transformer: nothing is lowered to reach the deepest of them."""
+  layout, side, widths = geometry.Layout(14, 3), (56, 28), {1: 8, 3: 8}
+  rng = np.random.default_rng(4)
+  feats = {
+    level: jnp.float32(rng.normal(size=(2, 4, 2, width)))
+    for level, width in widths.items()
+  }
+  model = structural.StructuralModule(widths, 16, 1, 8, 1, layout)
+  params = model.init(jax.random.key(0), feats, side)["params"]
+  assert not any(name.startswith("lower") for name in params)
+  assert params["merge"]["Conv_0"]["kernel"].shape == (1, 1, 16, 16)
+  found = model.apply({"params": params}, feats, side)
+  assert {at: each.shape for at, each in found.items()} == dict.fromkeys(
+    widths, (2, 4, 2, 8)
+  )
+  for source in widths:
+    moved = model.apply({"params": params}, feats | {source: feats[source][::-1]}, side)
+    assert all(np.abs(found[at] - moved[at]).max() > 1e-4 for at in widths)

@@ -5,6 +5,7 @@ import hashlib
 import io
 import pathlib
 import pickle
+import re
 import time
 import zipfile
 
@@ -16,8 +17,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from nps_jax import geometry
 from nps_jax.models import encoder
+from nps_jax.models import resnet_weights
 from nps_jax.models import weights
+from nps_jax.pretrained import encoders
 from nps_jax.pretrained import hub
 
 CLASSIFIER = {
@@ -45,7 +49,7 @@ def test_folding_leaves_the_same_function(tmp_path):
   loaded = weights.load(saved(tmp_path, tensors), "resnet18", 0)
   patch = np.random.default_rng(3).normal(size=(7, 7, 3))
   conv = np.einsum("yxi,oiyx->o", patch, tensors["conv1.weight"].astype(np.float64))
-  parts = (tensors[f"bn1.{part}"].astype(np.float64) for part in weights.NORM)
+  parts = (tensors[f"bn1.{part}"].astype(np.float64) for part in resnet_weights.NORM)
   gamma, beta, mean, var = parts
   want = (conv - mean) / np.sqrt(var + 1e-5) * gamma + beta
   stem = loaded.params["stem"]
@@ -239,12 +243,12 @@ def test_the_hub_offline_says_what_to_bring(monkeypatch, tmp_path):
 
 
 def test_the_hubs_cache_is_enough_offline(monkeypatch, tmp_path):
-  path = saved(tmp_path, ruled(deepest=2))
+  path = saved(tmp_path, ruled("resnet34", 2))
   monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
   monkeypatch.setattr(
     hub.huggingface_hub, "try_to_load_from_cache", lambda *_, **__: path
   )
-  assert weights.load("hub", "resnet18", 0).deepest == 2
+  assert weights.load("hub", "resnet34", 0).deepest == 2
 
 
 def test_a_hub_that_does_not_answer_is_given_up(monkeypatch):
@@ -270,7 +274,7 @@ def test_a_file_is_checked_against_every_encoder(tmp_path, capsys):
   digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
   assert head.startswith(path) and head.endswith(f"up to level 3 (f3); sha256 {digest}")
   found = dict(row.strip().split(": ", 1) for row in rows)
-  assert list(found) == list(encoder.ARCHITECTURES)
+  assert list(found) == [name for name in geometry.ENCODERS if "resnet" in name]
   assert found.pop("resnet34") == "fits up to level 3"
   assert found["resnet18"] == "not used 30"  # a block of layer1, two of layer2
   assert all("fits" not in complaint for complaint in found.values())
@@ -289,16 +293,129 @@ def test_a_file_that_no_encoder_can_use_is_an_error(tmp_path, capsys):
 
 
 def test_weights_are_fetched_ahead_of_time(tmp_path, monkeypatch, capsys):
-  path = saved(tmp_path, ruled(deepest=2))
+  path = saved(tmp_path, ruled("resnet34", 2))
   asked = []
 
   def fetch(repo, name):
     asked.append((repo, name))
-    return pathlib.Path(path) if "18" in repo else None
+    return pathlib.Path(path) if "34" in repo else None
 
   monkeypatch.setattr(hub, "fetch", fetch)
-  weights.main(["--fetch=resnet18"])
-  assert asked == [("timm/resnet18.tv_in1k", "model.safetensors")]
-  assert "resnet18: fits up to level 2" in capsys.readouterr().out
+  weights.main(["--fetch=resnet34"])
+  assert asked == [("timm/resnet34.tv_in1k", "model.safetensors")]
+  assert "resnet34: fits up to level 2" in capsys.readouterr().out
   with pytest.raises(SystemExit, match=r"hf download timm/resnet50\.tv_in1k"):
     weights.main(["--fetch=resnet50"])
+
+
+def blocks(held: int = 2, registers: int = 4) -> dict[str, np.ndarray]:
+  """A whole file of a small vision transformer, with what no encoder uses of it."""
+  name = f"small{registers}"
+  shapes = weights.expected_shapes(name, held)
+  extra = {"embeddings.mask_token": (1, 8), "classifier.bias": (5,)}
+  return {
+    key: encoder_rule.tensor(key, shape) for key, shape in (shapes | extra).items()
+  }
+
+
+@pytest.fixture
+def small(monkeypatch):
+  """Vision transformers of two blocks, with and without registers."""
+  for registers in (0, 4):
+    kind = geometry.ViT(width=8, depth=2, heads=2, registers=registers, trained=3)
+    monkeypatch.setitem(geometry.ENCODERS, f"small{registers}", kind)
+
+
+def test_a_vision_transformers_file_fills_every_parameter(small, tmp_path):
+  tensors = blocks()
+  loaded = weights.load(saved(tmp_path, tensors), "small4", 0)
+  assert loaded.deepest == loaded.identity["deepest"] == 2
+  for at in (1, 2):
+    found, name = loaded.params[f"block{at}"], f"encoder.layer.{at - 1}"
+    for layer, source in (("query", "attention.attention.query"), ("widen", "mlp.fc1")):
+      want = tensors[f"{name}.{source}.weight"].T
+      np.testing.assert_array_equal(found[layer]["kernel"], want)
+    np.testing.assert_array_equal(
+      found["norm2"]["scale"], tensors[f"{name}.norm2.weight"]
+    )
+    want = tensors[f"{name}.layer_scale2.lambda1"]
+    np.testing.assert_array_equal(found["scale2"], want)
+  patch = tensors["embeddings.patch_embeddings.projection.weight"]
+  np.testing.assert_array_equal(
+    loaded.params["patch"]["kernel"][3, 5, 1], patch[:, 1, 3, 5]
+  )
+  cut = weights.load(saved(tmp_path, tensors), "small4", 1)
+  assert cut.deepest == 1 and "block2" not in cut.params
+
+
+def test_a_vision_transformers_leftovers_are_listed(small, tmp_path):
+  tensors = blocks()
+  tensors["encoder.layer.1.odd"] = tensors.pop("encoder.layer.1.norm1.bias")
+  with pytest.raises(
+    ValueError,
+    match=r"not hold small4 up to level 2\. Missing: encoder\.layer\.1\.norm1\.bias\. "
+    r"Not used: encoder\.layer\.1\.odd\.",
+  ):
+    weights.load(saved(tmp_path, tensors), "small4", 0)
+  with pytest.raises(
+    ValueError, match=r"Not used: embeddings\.register_tokens\. .*it fits: small4\."
+  ):
+    weights.load(saved(tmp_path, blocks()), "small0", 0)
+  tensors = blocks()
+  tensors["encoder.layer.0.mlp.fc2.bias"][3] = np.nan
+  with pytest.raises(
+    ValueError, match=r"layer\.0\.mlp\.fc2\.bias holds values .*not fin"
+  ):
+    weights.load(saved(tmp_path, tensors), "small4", 0)
+
+
+def test_a_file_of_the_other_kind_of_encoder_is_refused(small, tmp_path):
+  with pytest.raises(ValueError, match=r"no file of resnet18: .* of dinov2_vits14, "):
+    weights.load(saved(tmp_path, blocks()), "resnet18", 0)
+  with pytest.raises(ValueError, match=r"no file of dinov2_vits14: .* of resnet18, "):
+    weights.load(saved(tmp_path, ruled(deepest=1)), "dinov2_vits14", 0)
+
+
+def test_a_vision_transformers_random_weights_repeat(small):
+  first, again, other = (
+    weights.load("random", name, 0) for name in ("small4", "small4", "small0")
+  )
+  assert first.identity == again.identity
+  assert first.identity["sha256"] != other.identity["sha256"]
+  jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
+  images = encoder.normalise(jnp.asarray(encoder_rule.images(28, 56)))
+  model = encoder.build("small4", 2)
+  levels = jax.jit(model.apply)({"params": first.params}, images)
+  for feats in levels.values():
+    assert 0.5 < float(jnp.std(feats)) < 2
+    assert float(jnp.std(feats.mean(axis=-1))) < 0.1  # normalised
+
+
+def test_a_file_of_the_hub_must_be_the_one_that_is_known(tmp_path, monkeypatch, capsys):
+  path = pathlib.Path(saved(tmp_path, ruled(deepest=2)))
+  digest = hashlib.sha256(path.read_bytes()).hexdigest()
+  monkeypatch.setattr(hub, "fetch", lambda repo, name: path)
+  with pytest.raises(
+    ValueError, match=rf"resnet18.* has the SHA-256 {digest}; expected 694f"
+  ):
+    weights.load("hub", "resnet18", 0)
+  with pytest.raises(
+    SystemExit, match=r"Remove it and fetch it again; or, if you trust"
+  ):
+    weights.main(["--fetch=resnet18"])
+  assert weights.load(str(path), "resnet18", 0).identity["sha256"] == digest
+  said = []
+  monkeypatch.setattr(logging, "info", lambda text, *words: said.append(text % words))
+  known = encoders.HUB["resnet18"]._replace(sha256=digest)
+  monkeypatch.setitem(encoders.HUB, "resnet18", known)
+  assert weights.load("hub", "resnet18", 0).deepest == 2
+  monkeypatch.setitem(encoders.HUB, "resnet18", known._replace(sha256=""))
+  assert weights.load("hub", "resnet18", 0).deepest == 2
+  assert f"SHA-256 {digest}, as expected" in said[0]
+  assert f"SHA-256 {digest}, which we have no figure to compare with" in said[1]
+
+
+def test_every_encoder_has_a_place_on_the_hub():
+  assert list(encoders.HUB) == list(geometry.ENCODERS)
+  for published in encoders.HUB.values():
+    assert re.fullmatch(r"([0-9a-f]{64})?", published.sha256)

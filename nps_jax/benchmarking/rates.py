@@ -17,6 +17,7 @@ from nps_jax import calibration as scales
 from nps_jax import config as settings
 from nps_jax import distributed
 from nps_jax import edits
+from nps_jax import geometry
 from nps_jax import inference
 from nps_jax import map_scales
 from nps_jax import predicting
@@ -30,7 +31,6 @@ from nps_jax.data import encoded
 from nps_jax.data import records
 from nps_jax.metrics import category as measures
 from nps_jax.models import counts
-from nps_jax.models import encoder
 from nps_jax.models import memory
 from nps_jax.report import figures
 from nps_jax.report import gallery
@@ -120,12 +120,19 @@ def _nothing_kept() -> Iterator[None]:
 
 
 def _program(function: Callable[..., Any], *arguments: Any) -> Program:
+  # As a list of leaves: JAX describes a compiled function's arguments in trees of their
+  # types, whose annotations the descriptions do not keep.
+  leaves, form = jax.tree.flatten(arguments)
+
+  def flat(leaves: list[Any]) -> Any:
+    return function(*jax.tree.unflatten(form, leaves))
+
   start = time.perf_counter()
-  compiled = jax.jit(function).lower(*arguments).compile()
+  compiled = jax.jit(flat).lower(leaves).compile()
   seconds = time.perf_counter() - start
   about = compiled.memory_analysis()
   working = about.temp_size_in_bytes / MIB if about else 0.0
-  return Program(compiled, seconds, working)
+  return Program(lambda *rows: compiled(jax.tree.leaves(rows)), seconds, working)
 
 
 def _of_programs(
@@ -196,10 +203,12 @@ def _of_priors(run: inference.Run, images: int) -> dict[str, float]:
     points = rng.standard_normal((pool, memory.PROJECTED), np.float32)
     number = min(CHOSEN, pool)
     rates["choose"] = _second_time(memory.coreset, points, number, SEED) / number
-  if config.codebook.parts and counts.LEVEL in config.encoder.levels:
-    cells = [side // 2**counts.LEVEL for side in settings.image_shape(config)]
+  level = run.model.counted
+  if config.codebook.parts and level is not None:
+    kind = geometry.encoder(config.encoder.name)
+    cells = kind.layout(run.about.deepest).grid(level, settings.image_shape(config))
     sample = min(counts.SAMPLE, images * math.prod(cells))
-    deep = encoder.level_widths(config.encoder.name)[counts.LEVEL]
+    deep = kind.widths[level]
     scenes = rng.standard_normal((sample, deep), np.float32)
     number = min(CODES, config.codebook.parts)
     seconds = _second_time(counts.learn, scenes, number, SEED)

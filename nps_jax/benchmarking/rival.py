@@ -9,6 +9,7 @@ from typing import Any
 from jaxtyping import Float
 import numpy as np
 
+from nps_jax import geometry
 from nps_jax.models import encoder
 
 Tree = Any  # a nested dict of arrays
@@ -35,7 +36,13 @@ class Encoder:
   """The encoder with the same parameters, a call (images) -> levels."""
 
   def __init__(self, frozen: Tree, name: str, deepest: int):
-    """Takes the parameters of nps_jax.models.encoder over."""
+    """Takes the parameters of nps_jax.models.encoder over.
+
+    Raises:
+      ValueError: PyTorch is not there, or the encoder is no ResNet.
+    """
+    if not isinstance(geometry.encoder(name), geometry.ResNet):
+      raise ValueError(f"--against=torch knows ResNets; this run's encoder is {name}.")
     self._torch = available()
     cuda = self._torch.cuda.is_available()
     self._place = self._torch.device("cuda" if cuda else "cpu")

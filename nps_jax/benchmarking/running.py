@@ -124,7 +124,7 @@ def against_torch(run: inference.Run, batches: Sequence[int]) -> dict[int, timin
   """
   config, calls = run.about.config.encoder, {}
   other = rival.Encoder(run.frozen["encoder"], config.name, run.about.deepest)
-  model = encoder.Encoder(config.name, run.about.deepest)
+  model = encoder.build(config.name, run.about.deepest)
   for count in dict.fromkeys(map(distributed.round_up, batches)):
     images = parts.random_batch(run, count).image
     rows = other.tensor(images)

@@ -13,13 +13,13 @@ import numpy as np
 from nps_jax import calibrating
 from nps_jax import config as settings
 from nps_jax import detector
+from nps_jax import geometry
 from nps_jax import inference
 from nps_jax import scoring
 from nps_jax.data import records
 from nps_jax.data import sources
 from nps_jax.drawn import synthetic
 from nps_jax.models import counts
-from nps_jax.models import encoder
 from nps_jax.models import memory
 from nps_jax.models import weights
 from nps_jax.runs import description
@@ -86,7 +86,8 @@ def random_encoder(config: ml_collections.ConfigDict) -> weights.Loaded:
       deepest = weights.load(*source).deepest
     except (ValueError, OSError) as error:
       logging.warning("All levels of the encoder are measured: %s", error)
-  return weights.random(config.encoder.name, deepest or encoder.DEEPEST)
+  widths = geometry.encoder(config.encoder.name).widths
+  return weights.random(config.encoder.name, deepest or max(widths))
 
 
 def with_edits(run: inference.Run, count: int) -> inference.Run:
@@ -121,8 +122,8 @@ def priors(run: inference.Run, images: int) -> scoring.Priors:
     shape = patch_count(run, images), patches_of(run).shape[-1]
     rows = rng.standard_normal(shape, np.float32).astype(np.float16)
     remembered = memory.remember(rows)
-  if config.codebook.parts and counts.LEVEL in config.encoder.levels:
-    width = encoder.level_widths(config.encoder.name)[counts.LEVEL]
+  if config.codebook.parts and run.model.counted is not None:
+    width = geometry.encoder(config.encoder.name).widths[run.model.counted]
     codes = rng.standard_normal((config.codebook.parts, width), np.float32)
     vocabulary = counts.Vocabulary(codes, np.float32(1))
   return scoring.Priors(remembered, vocabulary)

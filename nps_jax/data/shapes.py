@@ -9,19 +9,23 @@ import numpy as np
 from nps_jax.data import decoding
 from nps_jax.data import records
 
-MULTIPLE = 32  # pixels, of either side
 
-
-def find(images: Sequence[records.Record], pixels: int) -> int | tuple[int, int]:
+def find(
+  images: Sequence[records.Record], pixels: int, multiple: int
+) -> int | tuple[int, int]:
   """A size of about so many pixels, as near as can be to the images' usual shape.
 
   A side in pixels where that is a square.
+
+  Args:
+    multiple: what both sides are multiples of.
 
   Raises:
     ValueError: an image's header cannot be read.
   """
   sizes = np.array([decoding.original_size(record) for record in images], np.float64)
-  h, w = nearest(float(np.exp(np.median(np.log(sizes[:, 0] / sizes[:, 1])))), pixels)
+  ratio = float(np.exp(np.median(np.log(sizes[:, 0] / sizes[:, 1]))))
+  h, w = nearest(ratio, pixels, multiple)
   logging.info(
     "Images are scored at %d x %d (height x width), by the shape of the training "
     "images. config.image_size says otherwise.",
@@ -30,16 +34,16 @@ def find(images: Sequence[records.Record], pixels: int) -> int | tuple[int, int]
   return h if h == w else (h, w)
 
 
-def nearest(ratio: float, pixels: int) -> tuple[int, int]:
-  """Multiples of MULTIPLE: of the usual ratio, then of the number, the nearest.
+def nearest(ratio: float, pixels: int, multiple: int) -> tuple[int, int]:
+  """Two multiples of one number: of the ratio, then of the pixels, the nearest.
 
   Args:
     ratio: of height to width.
   """
-  cells = pixels / MULTIPLE**2
+  cells = pixels / multiple**2
   width = max(1.0, cells / max(1.0, math.sqrt(cells * ratio)))
   sides = [{math.floor(side), math.ceil(side)} for side in (cells / width, width)]
-  pairs = [(h * MULTIPLE, w * MULTIPLE) for h in sides[0] for w in sides[1]]
+  pairs = [(h * multiple, w * multiple) for h in sides[0] for w in sides[1]]
 
   def error(pair: tuple[int, int]) -> float:
     h, w = pair

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from nps_jax import config as settings
+from nps_jax import geometry
 from nps_jax.data import depth
 from nps_jax.data import folder
 from nps_jax.data import records
@@ -72,4 +73,5 @@ def settle(
   config.data.bits = datasets[0].train[0].bits
   if config.image_size == settings.AUTO:
     images = [record for data in datasets for record in data.train]
-    config.image_size = shapes.find(images, config.image_pixels)
+    multiple = geometry.encoder(config.encoder.name).multiple
+    config.image_size = shapes.find(images, config.image_pixels, multiple)

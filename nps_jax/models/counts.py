@@ -16,7 +16,6 @@ import numpy as np
 from nps_jax import losses
 from nps_jax.models import codebook
 
-LEVEL = 3  # whose scenes are counted: small parts, not points
 WINDOW = 3  # cells along a side of a scene, odd
 ROUNDS = 15  # of Lloyd's algorithm
 SAMPLE = 60_000  # scenes, at most, that the codes are learned from

@@ -1,57 +1,34 @@
-"""The frozen encoder: ResNet feature levels f1..f5, batch normalisation folded away."""
+"""The frozen encoder: a ResNet (levels f1..f5, normalisation folded away) or a ViT."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from nps_jax import geometry
+from nps_jax.models import vit
+
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training images, red green blue
 STD = (0.229, 0.224, 0.225)
-MULTIPLE = 32  # image sides are multiples of it: the stride of f5
-DEEPEST = 5
+DEEPEST = 5  # of a ResNet's levels
 
 
-class Architecture(NamedTuple):
-  """What tells one ResNet from another."""
-
-  depths: tuple[int, int, int, int]  # blocks of layer1..layer4
-  inner: int  # channels of the 3x3 convolution in layer1; doubles from layer to layer
-  bottleneck: bool  # blocks of 1x1, 3x3, 1x1 that widen; else of two 3x3
-
-
-ARCHITECTURES = {
-  "resnet18": Architecture((2, 2, 2, 2), 64, False),
-  "resnet34": Architecture((3, 4, 6, 3), 64, False),
-  "resnet50": Architecture((3, 4, 6, 3), 64, True),
-  "resnet101": Architecture((3, 4, 23, 3), 64, True),
-  "wide_resnet50_2": Architecture((3, 4, 6, 3), 128, True),
-  "wide_resnet101_2": Architecture((3, 4, 23, 3), 128, True),
-}
+def build(name: str, deepest: int, dtype: Any = jnp.float32) -> nn.Module:
+  """The encoder of that name: images -> its levels 1..deepest, by number."""
+  kind = geometry.encoder(name)
+  if isinstance(kind, geometry.ViT):
+    return vit.ViT(kind, deepest, dtype)
+  return Encoder(name, deepest, dtype)
 
 
-def architecture(name: str) -> Architecture:
-  """The architecture of that name.
-
-  Raises:
-    ValueError: no encoder has this name.
-  """
-  if name not in ARCHITECTURES:
-    raise ValueError(
-      f"config.encoder.name is {name!r}; expected one of {', '.join(ARCHITECTURES)}."
-    )
-  return ARCHITECTURES[name]
-
-
-def level_widths(name: str) -> dict[int, int]:
-  """Channels of f1..f5; ValueError for an unknown name."""
-  first = 256 if architecture(name).bottleneck else 64
-  return {1: 64} | {level: first * 2 ** (level - 2) for level in range(2, DEEPEST + 1)}
-
-
-def stride(level: int) -> int:
-  """Pixels from one position of the level to the next: 2, 4, 8, 16, 32."""
-  return 2**level
+def check_level(name: str, deepest: int) -> None:
+  """Raises ValueError unless the encoder, which there must be, has this level."""
+  kind = geometry.encoder(name)
+  if isinstance(kind, geometry.ViT):
+    vit.check_level(kind, deepest)
+  else:
+    plans(name, deepest)
 
 
 def normalise(images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
@@ -99,7 +76,7 @@ class Encoder(nn.Module):
   running statistics into the kernels and biases that this one has.
   """
 
-  kind: str  # a key of ARCHITECTURES; `name` belongs to flax
+  kind: str  # a ResNet of geometry.ENCODERS; `name` belongs to flax
   deepest: int  # nothing beyond this level is computed or has parameters
   dtype: Any = jnp.float32  # of the arithmetic; parameters and results are float32
 
@@ -127,12 +104,12 @@ class Encoder(nn.Module):
 
 
 def plans(name: str, deepest: int) -> dict[int, list[tuple[tuple[int, int, int], ...]]]:
-  """The blocks of levels 2..deepest, each as its convolutions' shapes.
+  """The blocks of a ResNet's levels 2..deepest, each as its convolutions' shapes.
 
   Raises:
     ValueError: the name is unknown, or the level is outside 1..5.
   """
-  layout = architecture(name)
+  layout = geometry.encoder(name)
   if not 1 <= deepest <= DEEPEST:
     raise ValueError(
       f"An encoder's deepest level is {deepest}; expected 1 (the stem) to {DEEPEST} "
@@ -140,7 +117,7 @@ def plans(name: str, deepest: int) -> dict[int, list[tuple[tuple[int, int, int],
     )
   levels = {}
   for level in range(2, deepest + 1):
-    width, inner = level_widths(name)[level], layout.inner * 2 ** (level - 2)
+    width, inner = layout.widths[level], layout.inner * 2 ** (level - 2)
     levels[level] = blocks = []
     for index in range(layout.depths[level - 2]):
       strides = 2 if index == 0 and level > 2 else 1
@@ -153,8 +130,9 @@ def plans(name: str, deepest: int) -> dict[int, list[tuple[tuple[int, int, int],
 
 def check_size(height: int, width: int) -> None:
   """Raises ValueError unless every level has whole positions."""
-  if height % MULTIPLE or width % MULTIPLE or not height or not width:
+  multiple = geometry.ResNet.multiple
+  if height % multiple or width % multiple or not height or not width:
     raise ValueError(
       f"Images of {height} x {width} pixels; the encoder takes sides that are "
-      f"multiples of {MULTIPLE}. Change config.image_size."
+      f"multiples of {multiple}. Change config.image_size."
     )

@@ -7,18 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Grid = tuple[int, int]
+from nps_jax import geometry
+
+Grid = geometry.Grid
 TOKENS, HEADS = 8, 4  # of cross-attention: rows and columns of priors, and its heads
-
-
-def grid_at(level: int, side: Grid) -> Grid:
-  """Rows and columns of a level for an image of `side` pixels: stride 2 ** level."""
-  return tuple(-(-pixels // 2**level) for pixels in side)
-
-
-def level_width(width: int, level: int) -> int:
-  """Channels at a level: `width` from level 4 on, half as many at each finer one."""
-  return max(8, width >> max(0, 4 - level))
 
 
 def upsample(feats: Float[Array, "b h w d"], grid: Grid) -> Float[Array, "b y x d"]:
@@ -112,9 +104,10 @@ class FusionDecoder(nn.Module):
   """
 
   widths: Mapping[int, int]  # channels of the compared encoder levels
-  width: int  # channels from level 4 on; halved at each finer level
+  width: int  # channels at the coarse levels; halved at each finer one, see `layout`
   blocks: int
   fusion: str = "concat"
+  layout: geometry.Layout = geometry.PYRAMID
 
   @nn.compact
   def __call__(
@@ -129,16 +122,16 @@ class FusionDecoder(nn.Module):
 
     Args:
       embedding: features at level `start`, coarser than all compared levels.
-      start: the embedding's level; its grid is grid_at(start, side).
+      start: the embedding's level.
       side: height and width of the image in pixels.
-      priors: maps to fuse at each level from start - 1 down, at that level's grid; for
-        attention at any.
+      priors: maps to fuse at each level that is passed, at its grid; for attention at
+        any.
       quantise: the codes of the decoder's own features at a level, to join these.
     """
     feats, rebuilt = embedding, {}
-    for level in range(start - 1, min(self.widths) - 1, -1):
-      width = level_width(self.width, level)
-      feats = upsample(feats, grid_at(level, side))
+    for level in self.layout.steps(start, self.widths):
+      width = self.layout.width(self.width, level)
+      feats = upsample(feats, self.layout.grid(level, side))
       maps = priors.get(level, ())
       if self.fusion == "concat":
         feats = jnp.concatenate([feats, *maps], axis=-1)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import ml_collections
 
+from nps_jax import geometry
 from nps_jax.models import codebook
 from nps_jax.models import context
 from nps_jax.models import fusion
@@ -35,6 +36,7 @@ class LocalHead(nn.Module):
 
   widths: Mapping[int, int]
   width: int
+  layout: geometry.Layout
 
   @nn.compact
   def __call__(
@@ -43,7 +45,7 @@ class LocalHead(nn.Module):
     guesses = {}
     for level, channels in self.widths.items():
       # No normalisation over the image here: it would let the whole image leak in.
-      width = fusion.level_width(self.width, level)
+      width = self.layout.width(self.width, level)
       hidden = nn.relu(nn.Conv(width, (1, 1), name=f"in{level}")(feats[level]))
       hidden = nn.relu(nn.Conv(width, (3, 3), name=f"mid{level}")(hidden))
       guesses[level] = nn.Conv(channels, (1, 1), name=f"out{level}")(hidden)
@@ -93,19 +95,25 @@ class LogicalModule(nn.Module):
       width=settings.width,
       blocks=settings.blocks,
       fusion=settings.fusion,
+      layout=self._layout,
       name="decoder",
     )
     quantise = self._quantiser(codes, valid, train)
     rebuilt = decoder(embedding, start, side, priors, quantise)
     local = {}
     if settings.local_width:
-      local = LocalHead(self.widths, settings.local_width, name="local")(feats)
+      head = LocalHead(self.widths, settings.local_width, self._layout, name="local")
+      local = head(feats)
     return Reconstruction(
       rebuilt=rebuilt,
       local=local,
       commitment=sum(codes.commitment, jnp.zeros_like(valid)),
       pull=sum(codes.pull, jnp.zeros_like(valid)),
     )
+
+  @property
+  def _layout(self) -> geometry.Layout:
+    return geometry.encoder(self.config.encoder.name).layout(self.deepest)
 
   def _context_maps(
     self,
@@ -115,14 +123,14 @@ class LogicalModule(nn.Module):
     side: fusion.Grid,
   ) -> dict[int, list[Float[Array, "b _ _ _"]]]:
     """The decoder's priors by level, so far with the global context alone."""
-    levels = range(min(self.widths), start)
+    levels = sorted(self._layout.steps(start, self.widths))
     if self.config.context.source == "learned":
       shape = (self.categories, LEARNED_WIDTH)
       vectors = self.param("vectors", nn.initializers.normal(1.0), shape)
     if vectors is None:
       return {level: [] for level in levels}
     maps = context.GlobalContext(self.config.context.width, name="context")(
-      vectors[category], [fusion.grid_at(level, side) for level in levels]
+      vectors[category], [self._layout.grid(level, side) for level in levels]
     )
     return {level: [prior] for level, prior in zip(levels, maps, strict=True)}
 

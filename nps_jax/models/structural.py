@@ -6,6 +6,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nps_jax import geometry
 from nps_jax.models import fusion
 
 
@@ -21,6 +22,7 @@ class StructuralModule(nn.Module):
   blocks: int
   embedding: int  # channels of the bottleneck
   strides: int  # stride-2 convolutions from the deepest compared level to it
+  layout: geometry.Layout = geometry.PYRAMID
 
   @nn.compact
   def __call__(
@@ -32,12 +34,14 @@ class StructuralModule(nn.Module):
     for level in sorted(self.widths):
       lowered = feats[level]
       for step in range(level, deepest):
-        width = fusion.level_width(self.width, step + 1)
+        if self.layout.stride(step + 1) == self.layout.stride(step):
+          continue
+        width = self.layout.width(self.width, step + 1)
         lowered = fusion.ConvBlock(width, stride=2, name=f"lower{level}_{step}")(
           lowered
         )
       merged.append(lowered)
-    width = fusion.level_width(self.width, deepest)
+    width = self.layout.width(self.width, deepest)
     fused = fusion.ConvBlock(width, kernel=1, name="merge")(
       jnp.concatenate(merged, axis=-1)
     )
@@ -50,6 +54,10 @@ class StructuralModule(nn.Module):
     for block in range(self.blocks):
       embedding = fusion.ResidualBlock(name=f"bottleneck{block}")(embedding)
     decoder = fusion.FusionDecoder(
-      widths=self.widths, width=self.width, blocks=self.blocks, name="decoder"
+      widths=self.widths,
+      width=self.width,
+      blocks=self.blocks,
+      layout=self.layout,
+      name="decoder",
     )
     return decoder(embedding, start=deepest + 1, side=side, priors={})

@@ -1,47 +1,33 @@
-"""Pretrained ResNet weights -> the encoder's parameters; strict, without pickle.
+"""Pretrained weights -> the encoder's parameters; strict, without pickle.
 
 `python -m nps_jax.models.weights --fetch=resnet101` fills the hub's cache ahead of
 time, `--check=FILE` lists what a file holds against what each encoder needs.
 """
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import hashlib
 import pathlib
 from typing import Any, NamedTuple
 
 from absl import logging
 from flax import traverse_util
-import jax
-import jax.numpy as jnp
-from jaxtyping import Float
 import numpy as np
 
+from nps_jax import geometry
 from nps_jax.data import listing
 from nps_jax.models import encoder
-from nps_jax.pretrained import hub
+from nps_jax.models import resnet_weights
+from nps_jax.models import vit_weights
+from nps_jax.pretrained import encoders
 from nps_jax.pretrained import tensorfile
 
 Tree = Any  # a nested dict of arrays
-Path = tuple[str, ...]
 Tensors = Mapping[str, np.ndarray]
 
-EPS = 1e-5  # of torchvision's batch normalisation
-HUB_FILE = "model.safetensors"
-HUB = {name: f"timm/{name}.tv_in1k" for name in encoder.ARCHITECTURES}
 BUILTIN = pathlib.Path(__file__).with_name("builtin.safetensors")  # its card: .md
 SEED = 2506_18544  # of random weights
-IGNORED = ("fc.weight", "fc.bias")  # the classifier; and every num_batches_tracked
-NORM = ("weight", "bias", "running_mean", "running_var")
-# Our convolution -> the source's convolution and the normalisation behind it; {}: a
-# block, which is layer1_0 here and layer1.0 there.
-TABLE = {
-  "stem": ("conv1", "bn1"),
-  "conv1": ("{}.conv1", "{}.bn1"),
-  "conv2": ("{}.conv2", "{}.bn2"),
-  "conv3": ("{}.conv3", "{}.bn3"),
-  "shortcut": ("{}.downsample.0", "{}.downsample.1"),
-}
+FAMILIES = {geometry.ResNet: resnet_weights, geometry.ViT: vit_weights}
 
 
 class Loaded(NamedTuple):
@@ -56,21 +42,24 @@ def load(source: str, name: str, deepest: int) -> Loaded:
   """The encoder's parameters up to a level, normalisation folded in.
 
   Args:
-    source: a .safetensors file with torchvision's names, "hub", "builtin" or "random".
-    name: of the encoder, a key of encoder.ARCHITECTURES.
-    deepest: 1..5, or 0 for the deepest that the source has.
+    source: a .safetensors file with torchvision's names (of a ResNet) or transformers'
+      (of a DINOv2), "hub", "builtin" or "random".
+    name: of the encoder, a key of geometry.ENCODERS.
+    deepest: a level of it, or 0 for the deepest that the source has.
 
   Raises:
     ValueError: an unknown name or level; or the file is damaged, a pickle, or not this
       encoder's.
     FileNotFoundError: there is no such file, or the hub is out of reach.
   """
-  encoder.plans(name, deepest or encoder.DEEPEST)
+  whole = max(geometry.encoder(name).widths)
+  encoder.check_level(name, deepest or whole)
   if source == "":
     raise ValueError(
-      "config.encoder.weights is empty; expected a .safetensors file with "
-      f"torchvision's names, 'hub' ({HUB[name]} from the hub or its cache), 'builtin' "
-      "(a resnet18 up to f4 that needs no download) or 'random'."
+      "config.encoder.weights is empty; expected a .safetensors file with the names "
+      f"of torchvision or transformers, 'hub' ({encoders.HUB[name].repo} from the hub "
+      "or its cache), 'builtin' (a resnet18 up to f4 that needs no download) or "
+      "'random'."
     )
   if source == "random":
     logging.warning(
@@ -78,11 +67,17 @@ def load(source: str, name: str, deepest: int) -> Loaded:
       "FEATURES, AND SCORES SAY LITTLE ABOUT THE METHOD. FOR REAL RESULTS SET "
       "config.encoder.weights TO A FILE."
     )
-    return random(name, deepest or encoder.DEEPEST)
+    return random(name, deepest or whole)
   path = locate(source, name)
   content = tensorfile.read(path)
   tensors = tensorfile.decode(content, path, ignored)
-  deepest = deepest or deepest_level(tensors, path)
+  there = deepest_level(tensors, path)
+  if name not in (fitting := candidates(tensors, path)):
+    raise ValueError(
+      f"{path} is no file of {name}: by its tensors it is of {listing.some(fitting)}. "
+      "Change config.encoder.name or config.encoder.weights."
+    )
+  deepest = deepest or there
   params = convert(tensors, name, deepest, path)
   digest = hashlib.sha256(content).hexdigest()
   identity = {"name": name, "file": path.name, "sha256": digest, "deepest": deepest}
@@ -93,67 +88,46 @@ def locate(source: str, name: str) -> pathlib.Path:
   """The file that the setting means; FileNotFoundError if the hub is out of reach."""
   if source == "builtin":
     return BUILTIN
-  return from_hub(name) if source == "hub" else pathlib.Path(source).expanduser()
-
-
-def from_hub(name: str) -> pathlib.Path:
-  """The encoder's file in the hub's cache, downloaded if need be."""
-  if path := hub.fetch(HUB[name], HUB_FILE):
-    return path
-  raise FileNotFoundError(
-    f"config.encoder.weights is 'hub', but {HUB_FILE} of {HUB[name]} is not in the "
-    "hub's cache and the hub cannot be reached or does not have it. On a machine with "
-    f"a network: `hf download {HUB[name]} {HUB_FILE} --local-dir .`; bring the file "
-    "here and set config.encoder.weights to its path."
-  )
+  return encoders.fetch(name) if source == "hub" else pathlib.Path(source).expanduser()
 
 
 def ignored(key: str) -> bool:
   """Whether an encoder has no use for the tensor, whatever its depth."""
-  return key in IGNORED or key.endswith(".num_batches_tracked")
+  return key.endswith(".num_batches_tracked") or any(
+    key in tables.IGNORED for tables in FAMILIES.values()
+  )
+
+
+def family(tensors: Tensors, path: pathlib.Path) -> type:
+  """Which kind of encoder the file is of, a key of FAMILIES.
+
+  Raises:
+    ValueError: none.
+  """
+  for kind, tables in FAMILIES.items():
+    if tables.FIRST in tensors:
+      return kind
+  raise ValueError(
+    f"{path} holds no {resnet_weights.FIRST}, so it is no ResNet under torchvision's "
+    f"names, and no {vit_weights.FIRST}, so it is no DINOv2 under transformers'. It "
+    f"holds: {listing.some(sorted(tensors))}."
+  )
+
+
+def candidates(tensors: Tensors, path: pathlib.Path) -> list[str]:
+  """The encoders that are of the file's kind."""
+  kind = family(tensors, path)
+  return [name for name, each in geometry.ENCODERS.items() if isinstance(each, kind)]
 
 
 def deepest_level(tensors: Tensors, path: pathlib.Path) -> int:
   """The deepest level of which the file holds any tensor."""
-  if "conv1.weight" not in tensors:
-    raise ValueError(
-      f"{path} holds no conv1.weight, so it is no ResNet under torchvision's names. "
-      f"It holds: {listing.some(sorted(tensors))}."
-    )
-  levels = [
-    level for level in range(2, encoder.DEEPEST + 1) if _has_level(tensors, level)
-  ]
-  return max(levels, default=1)
-
-
-def _has_level(tensors: Iterable[str], level: int) -> bool:
-  return any(key.startswith(f"layer{level - 1}.") for key in tensors)
-
-
-def kernel_shapes(name: str, deepest: int) -> dict[Path, tuple[int, ...]]:
-  """The shape of each of the encoder's kernels, height x width x in x out."""
-  model = encoder.Encoder(name, deepest)
-  images = jnp.zeros((1, encoder.MULTIPLE, encoder.MULTIPLE, 3))
-  params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-  flat = traverse_util.flatten_dict(params)
-  return {path[:-1]: leaf.shape for path, leaf in flat.items() if path[-1] == "kernel"}
-
-
-def source_names(path: Path) -> tuple[str, str]:
-  """The source's names for one of our convolutions and for its normalisation."""
-  conv, norm = TABLE[path[-1]]
-  block = path[0].replace("_", ".")
-  return conv.format(block), norm.format(block)
+  return FAMILIES[family(tensors, path)].deepest_level(tensors)
 
 
 def expected_shapes(name: str, deepest: int) -> dict[str, tuple[int, ...]]:
   """Every tensor that a file of this encoder must hold, with its shape."""
-  expected = {}
-  for path, (height, width, inputs, outputs) in kernel_shapes(name, deepest).items():
-    conv, norm = source_names(path)
-    expected[f"{conv}.weight"] = (outputs, inputs, height, width)
-    expected |= {f"{norm}.{part}": (outputs,) for part in NORM}
-  return expected
+  return FAMILIES[type(geometry.encoder(name))].expected_shapes(name, deepest)
 
 
 def convert(tensors: Tensors, name: str, deepest: int, path: pathlib.Path) -> Tree:
@@ -162,7 +136,8 @@ def convert(tensors: Tensors, name: str, deepest: int, path: pathlib.Path) -> Tr
   Raises:
     ValueError: a tensor is missing, unused, of another shape or not finite.
   """
-  deeper = tuple(f"layer{level}." for level in range(deepest, encoder.DEEPEST))
+  tables = FAMILIES[type(geometry.encoder(name))]
+  deeper = tables.deeper(name, deepest)
   tensors = {
     key: tensor for key, tensor in tensors.items() if not key.startswith(deeper)
   }
@@ -170,7 +145,7 @@ def convert(tensors: Tensors, name: str, deepest: int, path: pathlib.Path) -> Tr
     level = min(deepest, deepest_level(tensors, path))
     fitting = [
       candidate
-      for candidate in encoder.ARCHITECTURES
+      for candidate in candidates(tensors, path)
       if not differences(tensors, expected_shapes(candidate, level))
     ]
     raise ValueError(
@@ -178,23 +153,7 @@ def convert(tensors: Tensors, name: str, deepest: int, path: pathlib.Path) -> Tr
       f"{level} it fits: {listing.some(fitting)}. Change "
       "config.encoder.name, config.encoder.deepest or config.encoder.weights."
     )
-  params = {}
-  for target in kernel_shapes(name, deepest):
-    conv, norm = source_names(target)
-    kernel, bias = fold(
-      tensors[f"{conv}.weight"],
-      gamma=tensors[f"{norm}.weight"],
-      beta=tensors[f"{norm}.bias"],
-      mean=tensors[f"{norm}.running_mean"],
-      var=tensors[f"{norm}.running_var"],
-    )
-    if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
-      raise ValueError(
-        f"{path}: {conv} with {norm} gives values that are not finite: a NaN, an "
-        "infinity or a negative variance. The file is damaged."
-      )
-    params[(*target, "kernel")], params[(*target, "bias")] = kernel, bias
-  return traverse_util.unflatten_dict(params)
+  return traverse_util.unflatten_dict(tables.convert(tensors, name, deepest, path))
 
 
 def differences(tensors: Tensors, expected: Mapping[str, tuple[int, ...]]) -> str:
@@ -218,40 +177,14 @@ def _differing(
   return {title: keys for title, keys in parts.items() if keys}
 
 
-def fold(
-  kernel: Float[np.ndarray, "o i y x"],
-  gamma: Float[np.ndarray, " o"],
-  beta: Float[np.ndarray, " o"],
-  mean: Float[np.ndarray, " o"],
-  var: Float[np.ndarray, " o"],
-) -> tuple[Float[np.ndarray, "y x i o"], Float[np.ndarray, " o"]]:
-  """Kernel and bias of convolution and normalisation as one; summed up in float64."""
-  kernel, gamma, beta, mean, var = (
-    tensor.astype(np.float64) for tensor in (kernel, gamma, beta, mean, var)
-  )
-  with np.errstate(invalid="ignore", divide="ignore"):
-    scale = gamma / np.sqrt(var + EPS)
-  folded = kernel.transpose(2, 3, 1, 0) * scale[None, None, None, :]
-  return folded.astype(np.float32), (beta - mean * scale).astype(np.float32)
-
-
 def random(name: str, deepest: int) -> Loaded:
-  """He-initialised parameters, the same every time, for trials without a file.
-
-  The last convolution of each of a layer's n blocks is divided by the root of n, which
-  keeps values in range through a hundred layers without normalisation.
-  """
-  generator, digest, params = np.random.default_rng(SEED), hashlib.sha256(), {}
-  layers = encoder.plans(name, deepest)
-  for path, shape in kernel_shapes(name, deepest).items():
-    scale = np.sqrt(2 / np.prod(shape[:3]))
-    if path[0] != "stem":
-      blocks = layers[int(path[0][len("layer")]) + 1]
-      scale /= np.sqrt(len(blocks)) if path[-1] == f"conv{len(blocks[0])}" else 1
-    kernel = generator.standard_normal(shape, np.float32) * np.float32(scale)
-    digest.update(kernel.tobytes())
-    params[(*path, "kernel")] = kernel
-    params[(*path, "bias")] = np.zeros(shape[3], np.float32)
+  """Random parameters, the same every time, for trials without a file."""
+  tables = FAMILIES[type(geometry.encoder(name))]
+  params = tables.random(name, deepest, np.random.default_rng(SEED))
+  digest = hashlib.sha256()
+  for path, values in params.items():
+    if path[-1] != "bias":  # all 0
+      digest.update(values.tobytes())
   sha256 = digest.hexdigest()
   identity = {"name": name, "file": "random", "sha256": sha256, "deepest": deepest}
   return Loaded(traverse_util.unflatten_dict(params), deepest, identity)
@@ -261,7 +194,7 @@ def check(path: pathlib.Path) -> tuple[str, bool]:
   """What a file holds against what each encoder needs, and whether one of them fits.
 
   Raises:
-    ValueError, FileNotFoundError: as `load` does of a file that is no ResNet's.
+    ValueError, FileNotFoundError: as `load` does of a file that is no encoder's.
   """
   content = tensorfile.read(path)
   tensors = tensorfile.decode(content, path, ignored)
@@ -273,7 +206,7 @@ def check(path: pathlib.Path) -> tuple[str, bool]:
   ]
   differing = {
     name: _differing(tensors, expected_shapes(name, level))
-    for name in encoder.ARCHITECTURES
+    for name in candidates(tensors, path)
   }
   for name, parts in differing.items():
     counts = ", ".join(f"{title.lower()} {len(keys)}" for title, keys in parts.items())
@@ -288,12 +221,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """Fetches an encoder's weights ahead of time, or checks a file."""
   parser = argparse.ArgumentParser(description=main.__doc__)
   task = parser.add_mutually_exclusive_group(required=True)
-  names = tuple(encoder.ARCHITECTURES)
+  names = tuple(geometry.ENCODERS)
   task.add_argument("--fetch", choices=names, help="from the hub into its cache")
   task.add_argument("--check", type=pathlib.Path, metavar="FILE", help="of safetensors")
   flags = parser.parse_args(arguments)
   try:
-    path = from_hub(flags.fetch) if flags.fetch else flags.check
+    path = encoders.fetch(flags.fetch) if flags.fetch else flags.check
     report, fits = check(path)
   except (ValueError, OSError) as error:
     raise SystemExit(f"Error: {error}") from error

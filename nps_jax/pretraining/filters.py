@@ -12,6 +12,7 @@ from flax import traverse_util
 from jaxtyping import Float
 import numpy as np
 
+from nps_jax import geometry
 from nps_jax.models import encoder
 
 Tree = dict
@@ -63,7 +64,7 @@ def gains(kind: str, deepest: int) -> dict[Path, Float[np.ndarray, " c"]]:
 
 def _blocks(kind: str, deepest: int) -> Iterator[tuple[str, int, int, int, int]]:
   """Each block's name, side, channels in and out, and how many its level is handed."""
-  inputs = encoder.level_widths(kind)[1]
+  inputs = geometry.encoder(kind).widths[1]
   for level, blocks in encoder.plans(kind, deepest).items():
     handed = inputs if level > 2 else 0
     for index, ((outputs, side, _), _) in enumerate(blocks):

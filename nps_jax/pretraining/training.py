@@ -15,8 +15,9 @@ import optax
 import safetensors.numpy
 
 from nps_jax import config as settings
+from nps_jax import geometry
 from nps_jax.models import encoder
-from nps_jax.models import weights
+from nps_jax.models import resnet_weights
 from nps_jax.pretraining import contrast
 from nps_jax.pretraining import filters
 from nps_jax.pretraining import normalised
@@ -80,8 +81,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
     "name": (config.name in filters.KINDS, f"one of {filters.KINDS}"),
     "deepest": (COMPARED < config.deepest <= encoder.DEEPEST, "3 to 5"),
     "image_size": (
-      config.image_size > 0 and config.image_size % encoder.MULTIPLE == 0,
-      f"a positive multiple of {encoder.MULTIPLE}",
+      config.image_size > 0 and config.image_size % geometry.ResNet.multiple == 0,
+      f"a positive multiple of {geometry.ResNet.multiple}",
     ),
     "learning_rate": (config.learning_rate > 0, "above 0"),
     "warmup": (config.warmup >= 0, "0 or more"),
@@ -134,7 +135,7 @@ def create_state(
   start = filters.initial(config.name, config.deepest, config.seed)
   moments = _make_moments(config)(start, jnp.int32(config.steps))
   levels = range(COMPARED, config.deepest + 1)
-  widths = encoder.level_widths(config.name)
+  widths = geometry.encoder(config.name).widths
   rows = {level: jnp.zeros((1, widths[level])) for level in levels}
   maps = contrast.Maps().init(jax.random.key(config.seed), rows)["params"]
   gains = filters.gains(config.name, config.deepest)
@@ -265,7 +266,7 @@ def export(path: pathlib.Path, params: dict) -> None:
   """
   tensors = {}
   for target, leaf in traverse_util.flatten_dict(jax.device_get(params)).items():
-    conv, norm = weights.source_names(target[:-1])
+    conv, norm = resnet_weights.source_names(target[:-1])
     if target[-1] == "kernel":
       tensors[f"{conv}.weight"] = leaf.transpose(3, 2, 0, 1)
       for part, value in (("weight", 1), ("running_mean", 0), ("running_var", 1)):

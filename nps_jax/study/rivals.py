@@ -3,7 +3,7 @@
 Neither is part of the method. "patch-memory" (after PatchCore, Roth et al. 2022) scores
 what is locally new, "pooled-gaussian" (as in PUAD, 2024) how much there is of what.
 Both get all normal images that the method gets, those of validation too, as they have
-nothing to calibrate on them, and both read the encoder's levels from COARSE on.
+nothing to calibrate on them, and both read the encoder's coarse levels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,7 +78,7 @@ def measure(name: str, model: detector.Detector, frozen, data: records.Dataset) 
 def features(
   model: detector.Detector, frozen, images: Sequence[records.Record]
 ) -> Levels:
-  """The encoder's levels from COARSE on, of all images in order."""
+  """The encoder's coarse levels, of all images in order."""
   config = model.config
   forward, parts = jax.jit(model.features), []
   for batch in pipeline.eval_batches(
@@ -89,8 +89,7 @@ def features(
     threads=config.data.threads,
   ):
     levels, count = forward(frozen, batch.image), int(batch.valid.sum())
-    coarse = [level for level in model.levels if level >= scoring.COARSE]
-    parts.append({level: np.asarray(levels[level])[:count] for level in coarse})
+    parts.append({level: np.asarray(levels[level])[:count] for level in model.coarse})
   return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
