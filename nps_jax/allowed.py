@@ -25,13 +25,13 @@ CHOICES = {
 LOW = "a quantile below scoring.high"
 COUNTED = ("features", "residual", "codes")  # statistics that scoring.pooled may name
 
+Rules = dict[str, tuple[str, Callable[[Any], bool]]]  # in words, and as they are
+
 
 def _is_size(value: Any, multiple: int) -> bool:
   sides = value if isinstance(value, tuple) and len(value) == 2 else (value,)
   return all(type(side) is int and side > 0 and side % multiple == 0 for side in sides)
 
-
-Rules = dict[str, tuple[str, Callable[[Any], bool]]]
 
 # By field: in words and as a rule, what its value must be.
 RULES: Rules = {

@@ -9,7 +9,8 @@ patches under the final normalisation, which are the maps of Dinov2Backbone.
 
   python tests/golden/make_vit.py dinov2_vits14 FILE.npz
 
-writes instead every answer of a network of full size, to compare with once by hand.
+writes instead every answer of a network of full size, to compare with by hand: on a CPU
+no value of dinov2_vits14 differed by more than 7e-6, with registers 6e-6.
 """
 
 import json
