@@ -287,7 +287,7 @@ def save(*_):
     file.write("whole")
   sys.exit(75)
 assert os.getpgid(0) == os.getpid() != os.getpgid(os.getppid())
-signal.signal(signal.SIGINT, save)
+signal.signal(signal.SIGTERM, save)
 os.kill(os.getppid(), signal.{sent})
 time.sleep(60)
 """
@@ -304,7 +304,7 @@ time.sleep(60)
 def test_a_second_interruption_kills_the_run(heard, fake, flags, tmp_path):
   pid = tmp_path / "pid"
   fake.first["default/a/seed0"] = f"""
-signal.signal(signal.SIGINT, lambda *_: os.kill(os.getppid(), signal.SIGINT))
+signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getppid(), signal.SIGINT))
 pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))
 os.kill(os.getppid(), signal.SIGINT)
 time.sleep(60)

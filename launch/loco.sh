@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# A benchmark from the download of its images to one table: MVTec LOCO AD or MVTec AD.
+#   ACCEPT_LICENCE=1 ./launch/loco.sh [--dry-run] [options of nps_jax.sweep]
+#   DATASET=mvtec_ad GPUS=4 ... on a machine with four; SLURM=1 ... on a cluster
+# Started again, it goes on with what is missing. launch/README.md lists the settings.
+set -euo pipefail
+
+# In a job of SLURM's array, which starts a copy of this file in the repository.
+if [ "${1:-}" = "--task" ]; then
+  count="$2"
+  shift 2
+  # shellcheck source=launch/environment.sh
+  source launch/environment.sh
+  task "$@" "--part=$SLURM_ARRAY_TASK_ID/$count"
+fi
+
+cd "$(dirname "$0")/.."
+# shellcheck source=launch/environment.sh
+source launch/environment.sh
+
+dry=""
+if [ "${1:-}" = "--dry-run" ]; then
+  dry=1
+  shift
+fi
+DATASET="${DATASET:-mvtec_loco}"
+case "$DATASET" in
+  mvtec_loco)
+    config=configs/loco.py
+    all=breakfast_box,juice_bottle,pushpins,screw_bag,splicing_connectors
+    ;;
+  mvtec_ad)
+    config=configs/mvtec_ad.py
+    all=bottle,cable,capsule,carpet,grid,hazelnut,leather,metal_nut,pill,screw,tile
+    all+=,toothbrush,transistor,wood,zipper
+    ;;
+  *) refuse "DATASET is '$DATASET'; expected mvtec_loco or mvtec_ad." ;;
+esac
+CATEGORIES="${CATEGORIES:-$all}" SEEDS="${SEEDS:-0,1,2}" CONFIG="${CONFIG:-$config}"
+VARIANTS="${VARIANTS:-default,paper,no-decoders}" DATA="${DATA:-data/$DATASET}"
+OUT="${OUT:-sweeps/$DATASET}" EXTRA="${EXTRA-cuda12}" GPUS="${GPUS:-1}"
+SLURM="${SLURM:-0}" CPUS="${CPUS:-4}" TIME="${TIME:-12:00:00}" GRACE="${GRACE:-120}"
+ACCEPT_LICENCE="${ACCEPT_LICENCE:-0}"
+
+names CATEGORIES "$all"
+numbers SEEDS
+names VARIANTS "default,paper, of configs/ablation.py"
+positive GPUS CPUS GRACE
+for setting in SLURM ACCEPT_LICENCE; do
+  [[ ${!setting} =~ ^[01]$ ]] || refuse "$setting is '${!setting}'; expected 1 or 0."
+done
+[ "$SLURM" = 0 ] || [ "$GPUS" -eq 1 ] ||
+  refuse "GPUS is $GPUS; under SLURM each task has one."
+extras
+[ -f "${CONFIG%%:*}" ] || refuse "CONFIG is '$CONFIG'; there is no such file in $PWD."
+reserved="--config --config.data.root --variants --only --categories --seeds --out"
+reserve "$reserved --ahead --part --tables" "$@"
+
+python=.venv/bin/python
+IFS=, read -ra categories <<<"$CATEGORIES"
+IFS=, read -ra seeds <<<"$SEEDS"
+units=$((${#categories[@]} * ${#seeds[@]})) # all variants of a category and a seed
+fetch=("$python" -m nps_jax.data.fetch "--name=$DATASET" "--out=$DATA")
+[ "$ACCEPT_LICENCE" = 0 ] || fetch+=(--accept-licence)
+sweep=("$python" -m nps_jax.sweep "--config=$CONFIG" --variants=configs/ablation.py
+  "--only=$VARIANTS" "--categories=$CATEGORIES" "--seeds=$SEEDS" "--out=$OUT"
+  "--config.data.root=$DATA" "$@")
+submit=(sbatch --parsable --job-name=nps_jax "--array=0-$((units - 1))" --nodes=1
+  --ntasks-per-node=1 --gpus-per-node=1 "--cpus-per-task=$CPUS" "--time=$TIME"
+  "--signal=TERM@$GRACE" --requeue --open-mode=append "--output=$OUT/slurm-%A_%a.out"
+  launch/loco.sh --task "$units" srun --nodes=1 --ntasks=1 "--cpus-per-task=$CPUS"
+  "${sweep[@]}")
+afterwards=(sbatch --job-name=nps_jax-tables --time=00:30:00
+  "--output=$OUT/slurm-tables.out" "--wrap=$(quoted "${sweep[@]}" --tables)")
+
+# Runs a part of the sweep on each GPU, its output in a file; hands signals on to all.
+parts() {
+  local gpu pid status code=0 pids=()
+  set -m # in groups of their own, which Ctrl-C does not reach: it would come twice
+  for ((gpu = 0; gpu < GPUS; gpu++)); do
+    CUDA_VISIBLE_DEVICES=$gpu "${sweep[@]}" "--part=$gpu/$GPUS" \
+      >>"$OUT/part$gpu.log" 2>&1 &
+    pids+=($!)
+  done
+  # shellcheck disable=SC2064  # the numbers as they are now
+  trap "kill -TERM ${pids[*]} 2>/dev/null || true" INT TERM HUP
+  for pid in "${pids[@]}"; do
+    while status=0; do
+      wait "$pid" || status=$?
+      kill -0 "$pid" 2>/dev/null || break # else a signal only ended the waiting
+    done
+    [ "$status" -eq 0 ] || [ "$code" -eq 75 ] || code="$status"
+  done
+  return "$code"
+}
+
+describe() {
+  echo "# $DATASET: ${#categories[@]} categories x ${#seeds[@]} seeds," \
+    "and of each the variants $VARIANTS."
+  echo "# 1. The images."
+  if [ -d "$DATA" ]; then
+    echo "# They are in $DATA."
+  else
+    [ "$ACCEPT_LICENCE" = 1 ] ||
+      echo "# ACCEPT_LICENCE=1 says yes to the licence, which is shown otherwise."
+    quoted "${fetch[@]}"
+  fi
+  echo "# 2. The encoder's weights and CLIP's vectors, from the network or a cache."
+  quoted "${sweep[@]}" --ahead
+  if [ "$SLURM" = 1 ]; then
+    echo "# 3. A task for each category and seed: train, calibrate, evaluate."
+    quoted "${submit[@]}"
+    echo "# 4. The table, when all have ended: $OUT/sweep.md and sweep.html."
+    quoted "${afterwards[@]}"
+  elif [ "$GPUS" -gt 1 ]; then
+    echo "# 3. A part for each GPU, all at once: train, calibrate, evaluate."
+    local gpu
+    for ((gpu = 0; gpu < GPUS; gpu++)); do
+      echo "CUDA_VISIBLE_DEVICES=$gpu $(quoted "${sweep[@]}" "--part=$gpu/$GPUS") &"
+    done
+    echo wait
+    echo "# 4. The table: $OUT/sweep.md and sweep.html."
+    quoted "${sweep[@]}" --tables
+  else
+    echo "# 3. Train, calibrate, evaluate, one after the other, then the table:" \
+      "$OUT/sweep.md and sweep.html."
+    quoted "${sweep[@]}"
+  fi
+}
+
+if [ -n "$dry" ]; then
+  describe
+  exit 0
+fi
+[ "$SLURM" = 0 ] || type sbatch >/dev/null 2>&1 ||
+  refuse "There is no sbatch here; start this on a login node."
+prepare "$EXTRA"
+[ -d "$DATA" ] || "${fetch[@]}"
+"${sweep[@]}" --ahead
+mkdir -p "$OUT"
+if [ "$SLURM" = 1 ]; then
+  job="$("${submit[@]}")"
+  exec "${afterwards[@]:0:1}" "--dependency=afterany:${job%%;*}" "${afterwards[@]:1}"
+fi
+[ "$GPUS" -gt 1 ] || exec "${sweep[@]}"
+code=0
+parts || code=$?
+[ "$code" -ne 75 ] || exit 75
+"${sweep[@]}" --tables
+exit "$code"
