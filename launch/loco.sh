@@ -28,17 +28,19 @@ case "$DATASET" in
   mvtec_loco)
     config=configs/loco.py
     all=breakfast_box,juice_bottle,pushpins,screw_bag,splicing_connectors
+    size="6.1 GB" counts=356,61,314 pixels=1280x1600 # of a category, in the mean
     ;;
   mvtec_ad)
     config=configs/mvtec_ad.py
     all=bottle,cable,capsule,carpet,grid,hazelnut,leather,metal_nut,pill,screw,tile
     all+=,toothbrush,transistor,wood,zipper
+    size="5.3 GB" counts=218,24,115 pixels=1024x1024
     ;;
   *) refuse "DATASET is '$DATASET'; expected mvtec_loco or mvtec_ad." ;;
 esac
 CATEGORIES="${CATEGORIES:-$all}" SEEDS="${SEEDS:-0,1,2}" CONFIG="${CONFIG:-$config}"
 VARIANTS="${VARIANTS:-default,paper,no-decoders}" DATA="${DATA:-data/$DATASET}"
-OUT="${OUT:-sweeps/$DATASET}" EXTRA="${EXTRA-cuda12}" GPUS="${GPUS:-1}"
+OUT="${OUT:-runs/$DATASET}" EXTRA="${EXTRA-cuda12}" GPUS="${GPUS:-1}"
 SLURM="${SLURM:-0}" CPUS="${CPUS:-4}" TIME="${TIME:-12:00:00}" GRACE="${GRACE:-120}"
 ACCEPT_LICENCE="${ACCEPT_LICENCE:-0}"
 
@@ -94,18 +96,19 @@ parts() {
   return "$code"
 }
 
+# Prints every step, and what to expect of it.
 describe() {
   echo "# $DATASET: ${#categories[@]} categories x ${#seeds[@]} seeds," \
     "and of each the variants $VARIANTS."
-  echo "# 1. The images."
   if [ -d "$DATA" ]; then
-    echo "# They are in $DATA."
+    echo "# 1. The images are in $DATA."
   else
+    echo "# 1. Fetch the images, $size, to $DATA: some 10 minutes at 100 Mbit/s."
     [ "$ACCEPT_LICENCE" = 1 ] ||
-      echo "# ACCEPT_LICENCE=1 says yes to the licence, which is shown otherwise."
+      echo "#    Without ACCEPT_LICENCE=1 this only shows the licence, and ends."
     quoted "${fetch[@]}"
   fi
-  echo "# 2. The encoder's weights and CLIP's vectors, from the network or a cache."
+  echo "# 2. Fetch the encoder's weights and CLIP, 0.8 GB, unless they are cached."
   quoted "${sweep[@]}" --ahead
   if [ "$SLURM" = 1 ]; then
     echo "# 3. A task for each category and seed: train, calibrate, evaluate."
@@ -128,8 +131,25 @@ describe() {
   fi
 }
 
+# Prints hours and memory, measured here, as far as there is an interpreter for that.
+expect() {
+  local runs=("--runs=$units" "--at-once=$GPUS" "--counts=$counts" "--pixels=$pixels")
+  [ "$SLURM" = 0 ] || runs[1]="--at-once=$units"
+  if [ ! -x "$python" ]; then
+    echo "# How long that takes here is measured by --dry-run once there is .venv:"
+    echo "#   python3 -m venv .venv && $python -m pip install -e '.${EXTRA:+[$EXTRA]}'"
+    return
+  fi
+  {
+    "$python" -m nps_jax.study.expected "--config=$CONFIG" \
+      --variants=configs/ablation.py "--only=$VARIANTS" "${runs[@]}" "$@" 2>&1 ||
+      echo "So the hours are not known."
+  } | sed 's/^/# /'
+}
+
 if [ -n "$dry" ]; then
   describe
+  expect "$@"
   exit 0
 fi
 [ "$SLURM" = 0 ] || type sbatch >/dev/null 2>&1 ||

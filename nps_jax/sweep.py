@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sweep = plan.make(sys.argv[1:] if arguments is None else arguments)
     with runner.interruptible():
       if sweep.job == "ahead":
-        print("\n".join(ahead.fetch(sweep.runs)))
+        print("\n".join(ahead.fetch(sweep)))
         return
       failures = runner.run_all(sweep)
   except KeyboardInterrupt:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     raise SystemExit(f"Error: {error}") from error
   path = sweep.out / runner.TABLE
   if sweep.job == "part":
-    print(f"This part has {len(sweep.runs)} runs. --tables writes those of all parts.")
+    print("This part is done. --tables in its place writes the tables of all.")
   else:
     print(path.with_suffix(".md").read_text(encoding="utf-8"))
     print(f"Written: {path}, and beside it .csv and .md; to look at: .html")

@@ -36,6 +36,9 @@ case "${0##*/} $*" in
   "python -m nps_jax.data.fetch "*)
     for word in "$@"; do [[ $word != --out=* ]] || mkdir -p "${word#*=}"; done
     exit "${FETCH_CODE:-0}" ;;
+  "python -m nps_jax.study.expected "*)
+    [ "${EXPECTED:-}" ] || { echo Error: no >&2; exit 1; }
+    echo "$EXPECTED" ;;
   "python -m nps_jax.sweep "*"--ahead") exit "${AHEAD_CODE:-0}" ;;
   "python -m nps_jax.sweep "*"--tables") ;;
   "python -m nps_jax.sweep "*)

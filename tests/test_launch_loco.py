@@ -11,7 +11,7 @@ STEPS = "--config.train.steps=20"
 SWEEP = (
   ".venv/bin/python -m nps_jax.sweep --config=configs/loco.py "
   "--variants=configs/ablation.py --only=default,paper,no-decoders "
-  f"--categories={LOCO} --seeds=0,1,2 --out=sweeps/mvtec_loco "
+  f"--categories={LOCO} --seeds=0,1,2 --out=runs/mvtec_loco "
   "--config.data.root=data/mvtec_loco"
 )
 FETCH = ".venv/bin/python -m nps_jax.data.fetch --name=mvtec_loco --out=data/mvtec_loco"
@@ -46,12 +46,33 @@ def test_every_step_is_printed_in_order(place):
     "default,paper,no-decoders."
   )
   assert [line[:4] for line in lines if line[2:3].isdigit()] == ["# 1.", "# 2.", "# 3."]
+  assert "6.1 GB" in lines[1]
+  # There is no interpreter yet, so nothing can be measured.
+  assert lines[-1].endswith("&& .venv/bin/python -m pip install -e '.[cuda12]'")
+
+
+def test_hours_and_memory_are_measured_where_that_is_possible(place):
+  assert place.run("local.sh")[0] == 0  # makes .venv
+  settings = SMALL | {"GPUS": "2", "EXPECTED": "two hours"}
+  before = len(place.calls())
+  code, out, err = place.run("loco.sh", "--dry-run", STEPS, settings=settings)
+  assert (code, err) == (0, "") and out.splitlines()[-1] == "# two hours"
+  assert place.calls()[before:] == [
+    [
+      *("python", "-m", "nps_jax.study.expected", "--config=configs/loco.py"),
+      *("--variants=configs/ablation.py", "--only=default", "--runs=4", "--at-once=2"),
+      *("--counts=356,61,314", "--pixels=1280x1600", STEPS),
+    ]
+  ]
+  code, out, err = place.run("loco.sh", "--dry-run", settings=SMALL)
+  assert (code, err) == (0, "")
+  assert out.splitlines()[-2:] == ["# Error: no", "# So the hours are not known."]
 
 
 def test_the_licence_is_the_user_s_to_accept(place):
   lines = place.dry("loco.sh")
   assert commands(lines)[0] == FETCH
-  assert "# ACCEPT_LICENCE=1 says yes to the licence" in "\n".join(lines)
+  assert "Without ACCEPT_LICENCE=1 this only shows the licence" in "\n".join(lines)
   code, _, _ = place.run("loco.sh", settings={"FETCH_CODE": "1"})
   assert code == 1 and sweeps(place) == []
 
@@ -59,7 +80,7 @@ def test_the_licence_is_the_user_s_to_accept(place):
 def test_images_that_are_there_are_not_fetched(place):
   (place.repository / "data" / "mvtec_loco").mkdir(parents=True)
   lines = place.dry("loco.sh")
-  assert "# They are in data/mvtec_loco." in lines
+  assert "# 1. The images are in data/mvtec_loco." in lines
   assert commands(lines) == [f"{SWEEP} --ahead", SWEEP]
 
 
@@ -67,7 +88,7 @@ def test_another_data_set_is_a_setting(place):
   lines = commands(place.dry("loco.sh", settings={"DATASET": "mvtec_ad"}))
   assert "--name=mvtec_ad --out=data/mvtec_ad" in lines[0]
   words = launching.words(lines)[-1]
-  assert {"--config=configs/mvtec_ad.py", "--out=sweeps/mvtec_ad"} <= set(words)
+  assert {"--config=configs/mvtec_ad.py", "--out=runs/mvtec_ad"} <= set(words)
   (names,) = [word for word in words if word.startswith("--categories=")]
   names = names.partition("=")[2].split(",")
   assert len(set(names)) == 15 and {"bottle", "tile", "zipper"} <= set(names)
@@ -112,7 +133,7 @@ def test_each_gpu_has_a_part_and_the_table_comes_last(place):
   assert (first, last) == ("--ahead", "--tables")
   assert sorted(middle) == ["--part=0/2", "--part=1/2"]
   assert sorted(call[1] for call in place.calls("gpu")) == ["0", "1"]
-  out = place.repository / "sweeps" / "mvtec_loco"
+  out = place.repository / "runs" / "mvtec_loco"
   assert {log.name for log in out.iterdir()} == {"part0.log", "part1.log"}
 
 

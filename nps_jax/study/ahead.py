@@ -1,21 +1,21 @@
 """Fetches ahead of time what the runs of a sweep would fetch from the network."""
 
-from collections.abc import Sequence
-
 from nps_jax.models import context
 from nps_jax.models import weights
 from nps_jax.pretrained import clip
 from nps_jax.study import plan
 
 
-def fetch(runs: Sequence[plan.Run]) -> list[str]:
-  """Loads each run's encoder and text vectors; a line for each that is here now.
+def fetch(sweep: plan.Sweep) -> list[str]:
+  """Loads the encoders and text vectors of what is asked for; a line for each.
 
   Raises:
     ValueError, FileNotFoundError: one is damaged, or out of reach.
   """
-  lines = {}
-  for run in runs:
+  owners, lines = {sweep.owner[name] for name in sweep.asked}, {}
+  for run in sweep.runs:
+    if run.variant not in owners:
+      continue
     encoder = run.config.encoder
     source = (encoder.weights, encoder.name, encoder.deepest)
     if source not in lines:
