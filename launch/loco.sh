@@ -51,6 +51,9 @@ positive GPUS CPUS GRACE
 for setting in SLURM ACCEPT_LICENCE; do
   [[ ${!setting} =~ ^[01]$ ]] || refuse "$setting is '${!setting}'; expected 1 or 0."
 done
+[ "$GPUS" -eq 1 ] || [ -z "${CUDA_VISIBLE_DEVICES:-}" ] ||
+  [ "$GPUS" -le "$(tr , '\n' <<<"$CUDA_VISIBLE_DEVICES" | wc -l)" ] ||
+  refuse "GPUS is $GPUS, and CUDA_VISIBLE_DEVICES lists fewer: $CUDA_VISIBLE_DEVICES."
 [ "$SLURM" = 0 ] || [ "$GPUS" -eq 1 ] ||
   refuse "GPUS is $GPUS; under SLURM each task has one."
 extras
@@ -61,6 +64,7 @@ reserve "$reserved --ahead --part --tables" "$@"
 python=.venv/bin/python
 IFS=, read -ra categories <<<"$CATEGORIES"
 IFS=, read -ra seeds <<<"$SEEDS"
+IFS=, read -ra devices <<<"${CUDA_VISIBLE_DEVICES:-}" # else all, by number
 units=$((${#categories[@]} * ${#seeds[@]})) # all variants of a category and a seed
 fetch=("$python" -m nps_jax.data.fetch "--name=$DATASET" "--out=$DATA")
 [ "$ACCEPT_LICENCE" = 0 ] || fetch+=(--accept-licence)
@@ -80,7 +84,7 @@ parts() {
   local gpu pid status code=0 pids=()
   set -m # in groups of their own, which Ctrl-C does not reach: it would come twice
   for ((gpu = 0; gpu < GPUS; gpu++)); do
-    CUDA_VISIBLE_DEVICES=$gpu "${sweep[@]}" "--part=$gpu/$GPUS" \
+    CUDA_VISIBLE_DEVICES="${devices[gpu]:-$gpu}" "${sweep[@]}" "--part=$gpu/$GPUS" \
       >>"$OUT/part$gpu.log" 2>&1 &
     pids+=($!)
   done
@@ -119,7 +123,8 @@ describe() {
     echo "# 3. A part for each GPU, all at once: train, calibrate, evaluate."
     local gpu
     for ((gpu = 0; gpu < GPUS; gpu++)); do
-      echo "CUDA_VISIBLE_DEVICES=$gpu $(quoted "${sweep[@]}" "--part=$gpu/$GPUS") &"
+      echo "CUDA_VISIBLE_DEVICES=${devices[gpu]:-$gpu}" \
+        "$(quoted "${sweep[@]}" "--part=$gpu/$GPUS") &"
     done
     echo wait
     echo "# 4. The table: $OUT/sweep.md and sweep.html."

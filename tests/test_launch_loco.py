@@ -137,6 +137,15 @@ def test_each_gpu_has_a_part_and_the_table_comes_last(place):
   assert {log.name for log in out.iterdir()} == {"part0.log", "part1.log"}
 
 
+def test_devices_are_those_that_may_be_seen(place):
+  settings = SMALL | {"GPUS": "2", "CUDA_VISIBLE_DEVICES": "4,GPU-6,7"}
+  assert place.run("loco.sh", settings=settings)[0] == 0
+  assert sorted(call[1] for call in place.calls("gpu")) == ["4", "GPU-6"]
+  code, _, err = place.run("loco.sh", settings=settings | {"GPUS": "4"})
+  assert code == 2
+  assert err == "GPUS is 4, and CUDA_VISIBLE_DEVICES lists fewer: 4,GPU-6,7.\n"
+
+
 def test_a_part_that_fails_leaves_the_others_and_the_table(place):
   settings = SMALL | {"GPUS": "2", "FAILS": "0/2"}
   assert place.run("loco.sh", settings=settings)[0] == 3
