@@ -145,6 +145,7 @@ expect() {
     echo "#   python3 -m venv .venv && $python -m pip install -e '.${EXTRA:+[$EXTRA]}'"
     return
   fi
+  echo "# What to expect is measured now, which takes some minutes on a CPU."
   {
     "$python" -m nps_jax.study.expected "--config=$CONFIG" \
       --variants=configs/ablation.py "--only=$VARIANTS" "${runs[@]}" "$@" 2>&1 ||
