@@ -17,4 +17,5 @@ def get_config():
   config.encoder.weights = "hub"
   config.encoder.deepest = 5
   config.context.source = "clip"
+  config.train.feature_cache = 6.0  # GiB; pushpins' images and edits take 4.2
   return config

@@ -16,4 +16,5 @@ def get_config():
   config.encoder.name = "resnet101"
   config.encoder.weights = "hub"
   config.context.source = "clip"
+  config.train.feature_cache = 6.0  # GiB; hazelnut's images and edits take 4.4
   return config

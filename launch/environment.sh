@@ -62,3 +62,63 @@ prepare() {
     touch "$stamp"
   fi
 }
+
+# Runs a command as a task of an array of SLURM's, and ends with its status; if that is
+# 75, the task is requeued.
+# Usage: task COMMAND...
+task() {
+  local code=0
+  # There is no trap for SIGTERM. sbatch --signal=TERM (no B:) sends it to what srun has
+  # started, not to this shell: those processes save a checkpoint and end with 75, and
+  # so does srun. If this shell is sent it too, SLURM itself ends the job (scancel, or
+  # preemption without notice): the shell ends at once, and requeues nothing.
+  "$@" || code=$?
+  if [ "$code" -eq 75 ]; then
+    # Not SLURM_JOB_ID: for one task of the array, that is the whole array's number.
+    scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" ||
+      echo "Not requeued; the same launch command goes on from the checkpoint." >&2
+  fi
+  exit "$code"
+}
+
+# Refuses a setting that is no list of names with commas between.
+# Usage: names SETTING EXAMPLE...
+names() {
+  local name='[A-Za-z0-9_][A-Za-z0-9._+-]*' setting="$1"
+  shift
+  [[ ${!setting} =~ ^$name(,$name)*$ ]] ||
+    refuse "$setting is '${!setting}'; expected names with commas and no spaces" \
+      "between, such as $*."
+  once "$setting"
+}
+
+# The same of whole numbers.
+numbers() {
+  local number='(0|[1-9][0-9]*)'
+  [[ ${!1} =~ ^$number(,$number)*$ ]] ||
+    refuse "$1 is '${!1}'; expected whole numbers from 0 on with commas and no" \
+      "spaces between, such as 0,1,2."
+  once "$1"
+}
+
+once() {
+  local twice
+  twice="$(tr , '\n' <<<"${!1}" | sort | uniq -d | tr '\n' ' ')"
+  [ -z "$twice" ] || refuse "$1 has twice: ${twice% }. Each run needs a folder."
+}
+
+# Refuses settings that are no whole numbers from 1 on.
+positive() {
+  local setting
+  for setting in "$@"; do
+    [[ ${!setting} =~ ^[1-9][0-9]{0,4}$ ]] ||
+      refuse "$setting is '${!setting}'; expected a whole number from 1 to 99999."
+  done
+}
+
+# Refuses an EXTRA that cannot be one of pyproject.toml.
+extras() {
+  [[ $EXTRA =~ ^([a-z0-9]+(,[a-z0-9]+)*)?$ ]] ||
+    refuse "EXTRA is '$EXTRA'; expected extras of pyproject.toml with commas" \
+      "between, such as cuda12 or cuda12,tensorboard, or nothing."
+}

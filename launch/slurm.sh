@@ -22,19 +22,10 @@ choose() {
 # In a job: SLURM starts a copy of this file, in the folder of the submission.
 if [ "${1:-}" = "--task" ]; then
   shift
+  # shellcheck source=launch/environment.sh
+  source launch/environment.sh
   choose "$SLURM_ARRAY_TASK_ID" "$@"
-  code=0
-  # There is no trap for SIGTERM. sbatch --signal=TERM (no B:) sends it to what srun has
-  # started, not to this shell: those processes save a checkpoint and end with 75, and
-  # so does srun. If this shell is sent it too, SLURM itself ends the job (scancel, or
-  # preemption without notice): the shell ends at once, and requeues nothing.
-  "${command[@]}" || code=$?
-  if [ "$code" -eq 75 ]; then
-    # Not SLURM_JOB_ID: for one task of the array, that is the whole array's number.
-    scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" ||
-      echo "Not requeued; the same launch command goes on from the checkpoint." >&2
-  fi
-  exit "$code"
+  task "${command[@]}"
 fi
 
 cd "$(dirname "$0")/.."
@@ -51,25 +42,11 @@ DATA="${DATA:-}" RUNS="${RUNS:-runs/slurm}" EXTRA="${EXTRA-cuda12}" NODES="${NOD
 GPUS="${GPUS:-1}" CPUS="${CPUS:-4}" TIME="${TIME:-04:00:00}" GRACE="${GRACE:-120}"
 AT_ONCE="${AT_ONCE:-}"
 
-name='[A-Za-z0-9_][A-Za-z0-9._-]*' number='(0|[1-9][0-9]*)'
-[[ $CATEGORIES =~ ^$name(,$name)*$ ]] ||
-  refuse "CATEGORIES is '$CATEGORIES'; expected names with commas and no spaces" \
-    "between, such as pushpins,juice_bottle, or all."
-[[ $SEEDS =~ ^$number(,$number)*$ ]] ||
-  refuse "SEEDS is '$SEEDS'; expected whole numbers from 0 on with commas and no" \
-    "spaces between, such as 0,1,2."
-for setting in CATEGORIES SEEDS; do
-  twice="$(tr , '\n' <<<"${!setting}" | sort | uniq -d | tr '\n' ' ')"
-  [ -z "$twice" ] || refuse "$setting has twice: ${twice% }. Each run needs a folder."
-done
-for setting in NODES GPUS CPUS GRACE ${AT_ONCE:+AT_ONCE}; do
-  [[ ${!setting} =~ ^[1-9][0-9]{0,4}$ ]] ||
-    refuse "$setting is '${!setting}'; expected a whole number from 1 to 99999."
-done
+names CATEGORIES pushpins,juice_bottle, or all
+numbers SEEDS
+positive NODES GPUS CPUS GRACE ${AT_ONCE:+AT_ONCE}
 [ "$GRACE" -le 65535 ] || refuse "GRACE is $GRACE; SLURM allows 65535 seconds at most."
-[[ $EXTRA =~ ^([a-z0-9]+(,[a-z0-9]+)*)?$ ]] ||
-  refuse "EXTRA is '$EXTRA'; expected extras of pyproject.toml with commas between," \
-    "such as cuda12 or cuda12,tensorboard, or nothing."
+extras
 [ -f "${CONFIG%%:*}" ] || refuse "CONFIG is '$CONFIG'; there is no such file in $PWD."
 reserve "--config --workdir --config.data.category --config.seed --multihost" "$@"
 

@@ -28,6 +28,11 @@ def initialise() -> None:
   )
 
 
+def is_joined() -> bool:
+  """Whether `initialise` has been called."""
+  return jax.distributed.is_initialized()
+
+
 def _number(name: str) -> int | None:
   """An environment variable as a number; None where it is not set."""
   text = os.environ.get(name, "")

@@ -187,4 +187,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-  main()
+  with interruption.leaving():
+    main()

@@ -40,4 +40,5 @@ if __name__ == "__main__":
   console.define_config(fields=("kits", "photographs"))
   flags.DEFINE_string("workdir", None, "Folder of the training.")
   flags.mark_flag_as_required("workdir")
-  console.run(main)
+  with interruption.leaving():
+    console.run(main)

@@ -88,4 +88,5 @@ def draw(config, root: pathlib.Path) -> pathlib.Path:
 
 if __name__ == "__main__":
   flags.mark_flag_as_required("workdir")
-  console.run(main)
+  with interruption.leaving():
+    console.run(main)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 import math
-import operator
 from typing import Any
 
+from absl import logging
 from flax import struct
 import jax
 import jax.numpy as jnp
@@ -59,19 +59,29 @@ def cached_features(
   """The encoder's features of all images on every device, where they fit.
 
   Each image is the same in every epoch, so the frozen encoder need see it only once.
-  None if they would take more than config.train.feature_cache GiB.
+  None, and a line of the log, if they would take more than config.train.feature_cache
+  GiB.
   """
   config = model.config
   forward = jax.jit(model.features)
   batch_size = distributed.round_up(config.train.batch_size)
   size = settings.image_shape(config)
   blank = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
-  leaves = jax.tree.leaves(jax.eval_shape(model.features, frozen, blank))
-  bytes_each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
-  need = len(images) * bytes_each
-  if need > config.train.feature_cache * 2**30:
+  one = jax.eval_shape(model.features, frozen, blank)
+  bytes_each = sum(
+    math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(one)
+  )
+  need, most = len(images) * bytes_each / 2**30, config.train.feature_cache
+  if need > most:
+    logging.info(
+      "The encoder's features of %d images take %.2f GiB, more than the %.2f GiB of "
+      "config.train.feature_cache: it sees every batch anew, which takes longer.",
+      *(len(images), need, most),
+    )
     return None
-  parts = []
+  whole = jax.tree.map(
+    lambda leaf: np.empty((len(images), *leaf.shape[1:]), leaf.dtype), one
+  )
   for batch in pipeline.eval_batches(
     images,
     [0] * len(images),
@@ -83,9 +93,9 @@ def cached_features(
   ):
     rows = distributed.put_rows(mesh, batch)
     index, feats = distributed.gather((rows.index, forward(frozen, rows.image)))
-    parts.append(jax.tree.map(operator.itemgetter(index >= 0), feats))
-  joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-  return distributed.put_replicated(mesh, joined)
+    for level, values in feats.items():
+      whole[level][index[index >= 0]] = values[index >= 0]
+  return distributed.put_replicated(mesh, whole)
 
 
 def make_step(

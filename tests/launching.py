@@ -22,12 +22,35 @@ case "${0##*/} $*" in
   "ruff "*) exit "${RUFF_CODE:-0}" ;;
   "srun "*) while [[ $1 == --* || $1 == srun ]]; do shift; done; exec "$@" ;;
   "sbatch "*)
-    cp launch/slurm.sh "$STATE/slurm_script" # SLURM copies it, too
-    while [ "$1" != launch/slurm.sh ]; do shift; done
+    [[ " $* " != *" --parsable "* ]] || echo "7;cluster"
+    while [[ $# -gt 0 && $1 != launch/*.sh ]]; do
+      [[ $1 != --wrap=* ]] || bash -c "${1#*=}"
+      shift
+    done
+    [ $# -gt 0 ] || exit 0
+    cp "$1" "$STATE/slurm_script" # SLURM copies it, too
     shift
     for place in $PLACES; do
       SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$place "$STATE/slurm_script" "$@"
     done ;;
+  "python -m nps_jax.data.fetch "*)
+    for word in "$@"; do [[ $word != --out=* ]] || mkdir -p "${word#*=}"; done
+    exit "${FETCH_CODE:-0}" ;;
+  "python -m nps_jax.study.expected "*)
+    [ "${EXPECTED:-}" ] || { echo Error: no >&2; exit 1; }
+    echo "$EXPECTED" ;;
+  "python -m nps_jax.sweep "*"--ahead") exit "${AHEAD_CODE:-0}" ;;
+  "python -m nps_jax.sweep "*"--tables") ;;
+  "python -m nps_jax.sweep "*)
+    printf "gpu\x1f%s\x1f\n" "${CUDA_VISIBLE_DEVICES:-}" >>"$LOG"
+    if [ -e "$STATE/hang" ]; then
+      trap 'echo saved >>"$LOG"; sleep 0.3; echo ended >>"$LOG"; exit 75' TERM
+      trap 'echo interrupted >>"$LOG"; exit 1' INT
+      echo started >>"$LOG"
+      while [ -e "$STATE/hang" ] && [ $SECONDS -lt 60 ]; do sleep 0.02; done
+    fi
+    [[ "$*" != *"--part=${FAILS:-none}" ]] || exit 3
+    exit "${CODE:-0}" ;;
   "python -m nps_jax.train "*)
     echo $$ >"$STATE/pid"
     if [ -e "$STATE/hang" ]; then
@@ -111,7 +134,10 @@ class Place:
     )
     self.command("mountpoint", "#!/bin/sh\nexit 1\n")
     shutil.copytree(ROOT / "launch", self.repository / "launch")
-    for name in ("configs/loco.py", "configs/synthetic.py", "pyproject.toml"):
+    for name in (
+      *(f"configs/{config}.py" for config in ("loco", "mvtec_ad", "synthetic")),
+      "pyproject.toml",
+    ):
       (self.repository / name).parent.mkdir(exist_ok=True)
       shutil.copy(ROOT / name, self.repository / name)
     shutil.copy(ROOT / ".gitignore", self.repository)
@@ -174,14 +200,18 @@ class Place:
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
 
-  def start_task(self, *words: str, settings: dict[str, str]) -> subprocess.Popen:
+  def start_task(
+    self, *words: str, settings: dict[str, str], script: str = "slurm.sh"
+  ) -> subprocess.Popen:
     """A task of an array: SLURM starts a copy of the script in the repository."""
-    script = self.state / "slurm_script"
-    shutil.copy(self.repository / "launch" / "slurm.sh", script)
-    return self.start(str(script), *words, settings=settings, folder=self.repository)
+    copy = self.state / "slurm_script"
+    shutil.copy(self.repository / "launch" / script, copy)
+    return self.start(str(copy), *words, settings=settings, folder=self.repository)
 
-  def task(self, *words: str, settings: dict[str, str]) -> tuple[int, str, str]:
-    process = self.start_task(*words, settings=settings)
+  def task(
+    self, *words: str, settings: dict[str, str], script: str = "slurm.sh"
+  ) -> tuple[int, str, str]:
+    process = self.start_task(*words, settings=settings, script=script)
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -56,3 +58,47 @@ def test_other_threads_train_without_a_watch():
   thread.start()
   thread.join()
   assert found == [False] and signal.getsignal(signal.SIGTERM) is before
+
+
+COMPILING = """
+import os, signal, sys, threading
+import jax, jax.numpy as jnp
+from nps_jax.runs import interruption
+
+def many(x):
+  for axis in range(400):
+    x = jnp.sort(x @ x.T, axis=axis % 2)
+  return x
+
+interruption.listen()
+with interruption.leaving():
+  print("begun")
+  lowered = jax.jit(many).lower(jnp.ones((64, 64)))
+  threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+  try:
+    lowered.compile()
+  except KeyboardInterrupt:
+    raise SystemExit(interruption.EXIT) from None
+"""
+
+
+def test_what_stops_in_the_middle_of_compiling_ends_with_its_status():
+  uncached = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+  done = subprocess.run(
+    [sys.executable, "-c", COMPILING], env=uncached, capture_output=True, check=False
+  )
+  assert (done.returncode, done.stdout) == (interruption.EXIT, b"begun\n"), done.stderr
+
+
+@pytest.mark.parametrize("code", [0, 1, "Error: no"])
+def test_other_ends_stay(code):
+  with pytest.raises(SystemExit) as caught, interruption.leaving():
+    raise SystemExit(code)
+  assert caught.value.code == code
+
+
+def test_one_of_several_processes_ends_in_order(monkeypatch):
+  monkeypatch.setattr(interruption.distributed, "is_joined", lambda: True)
+  with pytest.raises(SystemExit) as caught, interruption.leaving():
+    raise SystemExit(interruption.EXIT)
+  assert caught.value.code == interruption.EXIT

@@ -9,7 +9,7 @@ import launching
 import pytest
 
 LEVELS = "--config.encoder.levels=(2,3,4)"
-SCRIPTS = ("local.sh", "slurm.sh", "test.sh", "tpu_pod.sh")
+SCRIPTS = ("loco.sh", "local.sh", "slurm.sh", "test.sh", "tpu_pod.sh")
 ARRAY = {"CATEGORIES": "tray,bottle", "SEEDS": "0,3", "PLACES": "0 1 2 3"}
 SRUN = "srun --nodes=1 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=4 --gpu-bind=none"
 TASK = ("--task", "tray,bottle", "0,3", "runs/x", "srun", "--nodes=1")

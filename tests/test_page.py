@@ -19,6 +19,7 @@ from nps_jax.drawn import synthetic
 from nps_jax.report import gallery
 from nps_jax.report import page
 from nps_jax.report import plots
+from nps_jax.report import table as results_table
 from nps_jax.study import page as sweep_page
 from nps_jax.study import table as sweep_table
 
@@ -161,12 +162,12 @@ def test_curves_and_bars_by_hand():
   assert same["high"] > same["low"]
 
 
-def sweep(tmp_path):
-  """The summary of two variants, three seeds, two products."""
+def sweep(tmp_path, names=("bag", "box")):
+  """The summary of two variants, three seeds, and some products."""
   rng = np.random.default_rng(0)
   entries = []
   for variant, base in (("default", 0.9), ("less", 0.8)):
-    for category in ("bag", "box"):
+    for category in names:
       for seed in range(3):
         auroc = {
           name: base + 0.05 * rng.random()
@@ -175,7 +176,7 @@ def sweep(tmp_path):
         regions = {"mean": {"0.05": base - 0.3}}
         result = {"image_auroc": auroc, "au_spro": regions, "au_pro": None}
         entries.append(sweep_table.Entry(variant, category, seed, result))
-  seeds, names = (0, 1, 2), ("bag", "box")
+  seeds = (0, 1, 2)
   lines = sweep_table.summarise(entries, ("default", "less"), names, seeds)
   place = tmp_path / "default/bag/seed0"
   place.mkdir(parents=True)
@@ -208,6 +209,21 @@ def test_a_sweep_s_page_has_the_gain_seed_by_seed(tmp_path):
   links = [each["href"] for each in Reader(text).of("a")]
   assert links == ["default/bag/seed0/report.html"]
   assert len(Reader(text).of("rect")) == 2 * 2 * 2
+  assert "SALAD" not in text
+
+
+def test_a_sweep_of_loco_stands_beside_what_others_report(tmp_path):
+  content = sweep(tmp_path, results_table.LOCO)
+  text = sweep_page.of_sweep(content, [], tmp_path)
+  assert "<h2>Beside what others report</h2>" in text
+  assert '<th scope="row">SALAD</th><td class="number">96.5</td>' in text
+  _, rows = sweep_table.beside_published(content["summary"])
+  own = rows[-2:]
+  assert [row[0] for row in own] == ["default", "less"]
+  assert own[0][5] == "60.0 ± 0.0"  # AU-sPRO
+  assert all(
+    f'<td class="number">{cell}</td>' in text for row in own for cell in row[1:6]
+  )
 
 
 # In a browser.

@@ -142,3 +142,32 @@ def test_csv_has_full_precision_and_empty_cells():
   assert float(rows[0]["image_auroc.logical.sd"]) == pytest.approx(want, rel=1e-15)
   assert rows[0]["au_pro.0.3.mean"] == "" and rows[1]["au_spro.mean.0.05.mean"] == ""
   assert list(rows[0])[4:] == [f"{n}.{p}" for n in METRICS for p in ("mean", "sd")]
+
+
+def test_all_of_loco_stands_beside_what_others_report():
+  categories = list(table.table.LOCO)
+  values = dict(zip(categories, (0.5, 0.6, 0.7, 0.8, 0.9), strict=True))
+  entries = [entry("v", name, 0, value) for name, value in values.items()]
+  entries += [entry("w", name, 0, 1.0) for name in categories[1:]]
+  lines = table.summarise(entries, ["v", "w"], categories, [0])
+  header, rows = table.beside_published(lines)
+  assert header[:6] == [
+    *("method", "AUROC logical", "structural", "mean", "pooled"),
+    "AU-sPRO@0.05",
+  ]
+  by_method = {row[0]: row[1:] for row in rows}
+  assert all(len(row) == len(header) for row in rows)
+  assert by_method["SALAD"][:3] == ["96.5", "95.7", "96.1"]
+  assert by_method["v"][:5] == ["70.0", "50.0", "60.0", "60.0", "25.0"]
+  assert by_method["w"][0] == "- (0 of 1)"  # of four categories there is no mean
+  text = table.to_markdown(lines, [])
+  assert "## Beside what others report" in text and "| SALAD | 96.5 |" in text
+
+
+@pytest.mark.parametrize("left", [1, 4])
+def test_a_part_of_loco_or_other_data_stand_alone(left):
+  for categories in (table.table.LOCO[:left], (*table.table.LOCO, "tray"), ("tray",)):
+    entries = [entry("v", name, 0, 0.5) for name in categories]
+    lines = table.summarise(entries, ["v"], categories, [0])
+    assert table.beside_published(lines) is None
+    assert "SALAD" not in table.to_markdown(lines, [])

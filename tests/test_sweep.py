@@ -287,7 +287,7 @@ def save(*_):
     file.write("whole")
   sys.exit(75)
 assert os.getpgid(0) == os.getpid() != os.getpgid(os.getppid())
-signal.signal(signal.SIGINT, save)
+signal.signal(signal.SIGTERM, save)
 os.kill(os.getppid(), signal.{sent})
 time.sleep(60)
 """
@@ -304,7 +304,7 @@ time.sleep(60)
 def test_a_second_interruption_kills_the_run(heard, fake, flags, tmp_path):
   pid = tmp_path / "pid"
   fake.first["default/a/seed0"] = f"""
-signal.signal(signal.SIGINT, lambda *_: os.kill(os.getppid(), signal.SIGINT))
+signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getppid(), signal.SIGINT))
 pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))
 os.kill(os.getppid(), signal.SIGINT)
 time.sleep(60)
@@ -368,6 +368,74 @@ def test_runs_share_what_they_compile(fake, flags, tmp_path, monkeypatch, named)
   fake.first = {f"default/{each}/seed0": text for each in "ab"}
   sweep.main([*flags, "--seeds=0", "--only=default"])
   assert held.read_text().split() == [named or str(tmp_path / "out/.compiled")] * 2
+
+
+def test_parts_share_the_runs_and_the_tables_come_of_all(fake, flags, tmp_path, capsys):
+  units = [f"{category}/seed{seed}" for seed in "01" for category in "ab"]
+  out = tmp_path / "out"
+  for at, own in enumerate((units[::3], units[1::3], units[2::3])):
+    before = len(fake.started)
+    sweep.main([*flags, f"--part={at}/3"])
+    assert fake.started[before:] == [
+      f"{variant}/{unit}" for variant in ("default", "small") for unit in sorted(own)
+    ]
+    assert not list(out.glob("sweep.*"))
+    assert "--tables" in capsys.readouterr().out
+  (out / "small/a/seed1/results.json").unlink()
+  sweep.main([*flags, "--tables"])
+  assert len(fake.started) == 8
+  lines = {
+    (line["variant"], line["category"]): line for line in stored(tmp_path)["summary"]
+  }
+  assert lines["default", "a"]["seeds"] == [0, 1]
+  assert lines["small", "a"]["seeds"] == [0]
+
+
+def test_a_part_takes_over_the_training_of_its_own(fake, flags, tmp_path):
+  write_variants(tmp_path, {"default": {}, "peak": {"scoring.image": "top1"}})
+  sweep.main([*flags, "--part=3/4"])
+  assert fake.started == ["default/b/seed1", "peak/b/seed1"]
+  assert fake.taken == {"peak/b/seed1": "default/b/seed1"}
+
+
+@pytest.mark.parametrize(
+  ("words", "message"),
+  [
+    (["--part=2/2"], "'2/2': parts of 2 count from 0 on"),
+    (["--part=1"], "'1': expected K/N, such as 0/5"),
+    (["--part=-1/2"], "expected K/N"),
+    (["--part=0/2", "--tables"], "not allowed with argument --part"),
+    (["--ahead", "--tables"], "not allowed with argument --ahead"),
+  ],
+)
+def test_wrong_parts_are_refused(fake, flags, capsys, words, message):
+  with pytest.raises(SystemExit, match="2"):
+    sweep.main([*flags, *words])
+  assert message in capsys.readouterr().err and fake.started == []
+
+
+def test_ahead_loads_what_is_asked_for_and_trains_nothing(
+  fake, flags, tmp_path, clip, capsys
+):
+  cache = tmp_path / "cache"
+  held = {"default": {}, "plain": {"context.source": "none"}}
+  write_variants(tmp_path, held | {"other": {"encoder.weights": "hub"}})
+  given = ["--config.encoder.name=resnet18", "--config.encoder.weights=random"]
+  given += [f"--config.context.model={clip}", f"--config.context.cache={cache}"]
+  sweep.main([*flags, *given, "--only=default,plain", "--ahead"])
+  assert fake.started == [] and not (tmp_path / "out").exists()
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0].startswith("Encoder: name resnet18, file random, sha256 ")
+  assert lines[1:] == [
+    *(f"Context of {name}: clip, of 8 values" for name in "ab"),
+    *(f"Context of {name}: none" for name in "ab"),
+  ]
+  # What the trainings will look for: a category's vector, in a file of its own.
+  assert len(list(cache.iterdir())) == 2
+  for path in clip.iterdir():
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  with pytest.raises(SystemExit, match=r"Error: .*no/such.*"):
+    sweep.main([*flags, *given, "--config.context.model=no/such", "--ahead"])
 
 
 def test_unified_trains_one_model_with_a_row_for_each_category(fake, flags, tmp_path):

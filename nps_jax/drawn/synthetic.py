@@ -13,9 +13,11 @@ import json
 import pathlib
 import shutil
 import tempfile
+import types
 from typing import NamedTuple
 import zlib
 
+from jaxtyping import UInt8
 import numpy as np
 from PIL import Image
 
@@ -48,6 +50,13 @@ class Job(NamedTuple):
   kind: str
   name: str
   flaws: tuple[str, ...]
+
+
+class Drawn(NamedTuple):
+  """An image, and a mask for each of its flaws."""
+
+  image: UInt8[np.ndarray, "h w 3"]
+  masks: list[UInt8[np.ndarray, "h w"]]
 
 
 def write(
@@ -91,22 +100,44 @@ def _write_category(
   folder: pathlib.Path, category: str, seed: int, size: int, counts: Counts
 ) -> None:
   product = PRODUCTS[category]
-  values = {flaw.name: 255 - at for at, flaw in enumerate(product.FLAWS)}
   for at, job in enumerate(_jobs(product, counts)):
-    rng = np.random.default_rng([seed, zlib.crc32(category.encode()), at])
-    drawn, pose = product.draw(rng, job.flaws), drawing.random_pose(rng)
-    image = drawing.photograph(rng, drawing.paint(drawn, pose, size))
-    _save(folder / job.split / job.kind / f"{job.name}.png", image)
-    for channel, name in enumerate(job.flaws):
-      mask = np.uint8(values[name] * drawing.cover(drawn.flaws[name], pose, size))
+    drawn = draw(category, product, seed, at, job, size)
+    save(folder / job.split / job.kind / f"{job.name}.png", drawn.image)
+    for channel, mask in enumerate(drawn.masks):
       place = folder / "ground_truth" / job.kind / job.name
-      _save(place / f"{channel:03d}.png", mask)
-  entries = [_entry(flaw, values[flaw.name], size) for flaw in product.FLAWS]
-  text = json.dumps(entries, indent=2) + "\n"
+      save(place / f"{channel:03d}.png", mask)
+  text = describe(product, size**2)
   (folder / "defects_config.json").write_text(text, encoding="utf-8")
 
 
-def _jobs(product, counts: Counts) -> Iterator[Job]:
+def draw(
+  category: str, product: types.ModuleType, seed: int, at: int, job: Job, size: int
+) -> Drawn:
+  """The image that stands at that place among the category's, and its masks."""
+  rng = np.random.default_rng([seed, zlib.crc32(category.encode()), at])
+  drawn, pose = product.draw(rng, job.flaws), drawing.random_pose(rng)
+  image = drawing.photograph(rng, drawing.paint(drawn, pose, size))
+  values = _values(product)
+  masks = [
+    np.uint8(values[name] * drawing.cover(drawn.flaws[name], pose, size))
+    for name in job.flaws
+  ]
+  return Drawn(image, masks)
+
+
+def describe(product: types.ModuleType, area: int) -> str:
+  """LOCO's defects_config.json, for images of that many pixels."""
+  values = _values(product)
+  entries = [_entry(flaw, values[flaw.name], area) for flaw in product.FLAWS]
+  return json.dumps(entries, indent=2) + "\n"
+
+
+def _values(product: types.ModuleType) -> dict[str, int]:
+  """What a mask has where each flaw is."""
+  return {flaw.name: 255 - at for at, flaw in enumerate(product.FLAWS)}
+
+
+def _jobs(product: types.ModuleType, counts: Counts) -> Iterator[Job]:
   """Every image of a category; its place in this order is part of its seed."""
   for split in ("train", "validation"):
     for at in range(getattr(counts, split)):
@@ -122,9 +153,9 @@ def _jobs(product, counts: Counts) -> Iterator[Job]:
       yield Job("test", kind, name=f"{at:03d}", flaws=names)
 
 
-def _entry(flaw: drawing.Flaw, value: int, size: int) -> dict:
+def _entry(flaw: drawing.Flaw, value: int, area: int) -> dict:
   """The flaw's entry of LOCO's defects_config.json."""
-  threshold = flaw.saturation if flaw.relative else round(flaw.saturation * size**2)
+  threshold = flaw.saturation if flaw.relative else round(flaw.saturation * area)
   return {
     "defect_name": flaw.name,
     "pixel_value": value,
@@ -133,10 +164,12 @@ def _entry(flaw: drawing.Flaw, value: int, size: int) -> dict:
   }
 
 
-def _save(path: pathlib.Path, image: np.ndarray) -> None:
+def save(path: pathlib.Path, image: np.ndarray, *, fast: bool = False) -> None:
+  """Writes a PNG, and the folders that it lies in; `fast`, as noisy images allow."""
   path.parent.mkdir(parents=True, exist_ok=True)
   buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, "PNG")
+  how = {"compress_type": zlib.Z_HUFFMAN_ONLY} if fast else {}
+  Image.fromarray(image).save(buffer, "PNG", **how)
   path.write_bytes(buffer.getvalue())
 
 

@@ -102,13 +102,18 @@ def grid_by_kind(results: Sequence[Mapping]) -> Grid:
 def beside_published(results: Sequence[Mapping], name: str = "this run") -> str:
   """The published MVTec LOCO AD results, and below them the mean of ours."""
   titles = [title for title, path in COLUMNS if path[0] in ("image_auroc", "au_spro")]
-  rows = [
-    [figure.method, *(_format(value) for value in figure.values), *figure.words]
-    for figure in published.read()
-  ]
+  rows = published_rows()
   categories = ", ".join(result["category"] for result in results)
   rows.append([f"**{name}**", *_means(results, titles), "", "", categories])
   return render(["method", *titles, *published.WORDS], rows)
+
+
+def published_rows() -> list[list[str]]:
+  """A row for each published result: its method, values in percent, and words."""
+  return [
+    [figure.method, *(_format(value) for value in figure.values), *figure.words]
+    for figure in published.read()
+  ]
 
 
 def to_csv(results: Sequence[Mapping]) -> str:

@@ -1,10 +1,16 @@
 """SIGTERM and SIGINT: stop after the step at hand, with the work saved."""
 
+from collections.abc import Iterator
+import contextlib
+import os
 import signal
+import sys
 import threading
 from types import FrameType
 
 from absl import logging
+
+from nps_jax import distributed
 
 EXIT = 75  # the exit code of a stopped command: start it again, it goes on
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -13,6 +19,23 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def listen() -> None:
   """Makes SIGTERM what SIGINT is: a KeyboardInterrupt where the program stands."""
   signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+  """Within it, SystemExit(EXIT) ends the process at once, and with that status.
+
+  JAX compiles on threads that a signal does not stop: an orderly end would wait for
+  none of them, and crash. Of several processes each ends in order, as the others wait.
+  """
+  try:
+    yield
+  except SystemExit as end:
+    if end.code != EXIT or distributed.is_joined():
+      raise
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT)
 
 
 class Watch:

@@ -44,6 +44,8 @@ def of_sweep(
     notes=[table.EXPLANATION, *notes],
     sections=parts,
     first=first,
+    beside=table.BESIDE,
+    published=table.beside_published(lines),
     charts=[
       _chart(lines, variants, titles[name], name) for name in BARS if name in titles
     ],

@@ -48,6 +48,10 @@ class Sweep(NamedTuple):
   owner: Mapping[str, str]  # the first variant of the same settings: it has the runs
   asked: tuple[str, ...]  # variants that --only names; of others, what is there counts
   runs: tuple[Run, ...]  # of the owners
+  job: str  # what is asked for, one of JOBS
+
+
+JOBS = ("all", "ahead", "part", "tables")
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -66,7 +70,20 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   add("--seeds", type=_seeds, default=(0, 1, 2), help="default: 0,1,2")
   add("--rivals", action="store_true", help="measure two simple detectors, too")
   add("--unified", action="store_true", help="one model of all the categories")
+  add = parser.add_mutually_exclusive_group().add_argument
+  add("--ahead", action="store_true", help="only fetch weights and CLIP's vectors")
+  add("--part", type=_part, metavar="K/N", help="only part K of N, from 0; no tables")
+  add("--tables", action="store_true", help="only write the tables of what is there")
   return parser.parse_known_args(arguments)
+
+
+def _part(text: str) -> tuple[int, int]:
+  at, _, count = text.partition("/")
+  if not all(number.isascii() and number.isdigit() for number in (at, count)):
+    raise argparse.ArgumentTypeError(f"{text!r}: expected K/N, such as 0/5")
+  if int(at) >= int(count):
+    raise argparse.ArgumentTypeError(f"{text!r}: parts of {count} count from 0 on")
+  return int(at), int(count)
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -143,13 +160,20 @@ def make(arguments: Sequence[str]) -> Sweep:
     owner=owner,
     asked=asked,
     runs=(),
+    job=next((job for job in JOBS[1:] if getattr(flags, job)), JOBS[0]),
   )
-  runs = []
+  runs, groups = [], _groups(sweep.categories, flags.unified)
   for variant in dict.fromkeys(owner.values()):
-    for group, categories in _groups(sweep.categories, flags.unified).items():
+    for group, categories in groups.items():
       runs += _runs(
         sweep, variant, group, categories, configs[variant], file, overrides
       )
+  if flags.part is not None:
+    # All variants of a category and a seed: of some, one takes the other's training.
+    units = [(seed, names) for seed in sweep.seeds for names in groups.values()]
+    at, count = flags.part
+    own = units[at::count]
+    runs = [run for run in runs if (run.seed, run.categories) in own]
   return sweep._replace(runs=tuple(runs))
 
 

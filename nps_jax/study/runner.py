@@ -170,7 +170,8 @@ def execute(words: Sequence[str], log: pathlib.Path, compiled: pathlib.Path) -> 
     except KeyboardInterrupt:
       try:
         logging.info("Interrupted; waiting for a checkpoint. Once more kills the run.")
-        child.send_signal(signal.SIGINT)
+        # Not SIGINT: where SLURM has sent SIGTERM to all, that would end it at once.
+        child.send_signal(signal.SIGTERM)
         child.wait()
       except KeyboardInterrupt:
         child.kill()
@@ -199,6 +200,8 @@ def interruptible() -> Iterator[None]:
 def run_all(sweep: plan.Sweep) -> dict[str, str]:
   """Does what is missing; returns why each run that failed did, by its name.
 
+  Of the job "tables" nothing is done, and of a part no table is written.
+
   Raises:
     KeyboardInterrupt: it was stopped.
   """
@@ -217,6 +220,8 @@ def run_all(sweep: plan.Sweep) -> dict[str, str]:
       waiting.append(run)
   logging.info("%d runs are done, %d to do.", len(results), len(waiting))
   publish(sweep, results, failures)
+  if sweep.job == "tables":
+    return failures
   for number, run in enumerate(waiting, 1):
     logging.info("Run %d of %d: %s", number, len(waiting), run.folder)
     try:
@@ -232,7 +237,12 @@ def run_all(sweep: plan.Sweep) -> dict[str, str]:
 def publish(
   sweep: plan.Sweep, results: Mapping[str, Results], failures: Mapping[str, str]
 ) -> None:
-  """Writes the three tables of what is there; of each run also how it was started."""
+  """Writes the tables of what is there; of each run also how it was started.
+
+  Not of a part: the others write there, too.
+  """
+  if sweep.job == "part":
+    return
   entries = [
     table.Entry(name, category, run.seed, result)
     for name in sweep.variants

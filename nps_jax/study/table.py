@@ -6,8 +6,10 @@ import io
 import statistics
 from typing import NamedTuple
 
+from nps_jax.report import published
 from nps_jax.report import table
 
+BESIDE = "Beside what others report"
 MEAN = "(mean)"  # stands for the category in the line of their mean
 COLUMNS = tuple(
   (title, path)
@@ -117,7 +119,27 @@ def to_markdown(lines: Sequence[Mapping], notes: Sequence[str]) -> str:
     ]
     parts.append(f"## {'Mean over categories' if category == MEAN else category}")
     parts.append(table.render(["variant", *(title for _, title in titles)], rows))
+  if beside := beside_published(lines):
+    parts += [f"## {BESIDE}", table.render(*beside)]
   return "\n\n".join([*parts, EXPLANATION, *notes]) + "\n"
+
+
+def beside_published(
+  lines: Sequence[Mapping],
+) -> tuple[list[str], list[list[str]]] | None:
+  """Header and rows: others' results on MVTec LOCO AD, and each variant's mean.
+
+  None where the categories are not LOCO's, all five.
+  """
+  if {line["category"] for line in lines} - {MEAN} != set(table.LOCO):
+    return None
+  titles = {".".join(path): title for title, path in COLUMNS if path[0] != "au_pro"}
+  rows = table.published_rows()
+  for line in lines:
+    if line["category"] == MEAN:
+      cells = [cell(line, name) for name in titles]
+      rows.append([line["variant"], *cells, "", "last step", "this sweep"])
+  return ["method", *titles.values(), *published.WORDS], rows
 
 
 def shown(lines: Sequence[Mapping]) -> list[tuple[str, str]]:
