@@ -12,7 +12,7 @@ from nps_jax.models import counts
 from nps_jax.models import memory
 
 RNG = np.random.default_rng(0)
-KERNEL = np.float32(RNG.normal(size=(3, 3, 3, 4)))
+KERNEL = np.float32(RNG.normal(size=(3, 3, 3, 4))) / 9
 TABLE = np.float32(RNG.normal(size=(50, 6)))
 BASIS = np.float32(RNG.normal(size=(3, 6)))
 
@@ -39,11 +39,11 @@ FUNCTIONS = {
   "a convolution": convolved,
   "the maximum of windows": lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))),
   "means of windows": counts.scenes,
-  "patches": lambda x: memory.patches({3: x, 4: x[:, ::2, ::2]}),
+  "patches": lambda x: memory.patches({3: x, 4: nn.avg_pool(x, (2, 2), (2, 2))}),
   "a larger image": lambda x: jax.image.resize(x, (x.shape[0], 16, 15, 3), "bilinear"),
   "a smaller image": lambda x: jax.image.resize(x, (x.shape[0], 3, 4, 3), "linear"),
   "rows of a table": lambda x: (
-    TABLE[jnp.argmin(x, axis=3)] + jnp.argmax(x, -1)[..., None]
+    jnp.asarray(TABLE)[jnp.argmin(x, axis=3)] + jnp.argmax(x, -1)[..., None]
   ),
   "a loop": carried,
   "products": products,
@@ -53,8 +53,13 @@ FUNCTIONS = {
   "batches": lambda x: jnp.concatenate(
     [x, jnp.broadcast_to(jnp.arange(6.0)[None, None, :, None], x.shape)], axis=-1
   ),
-  "cut": lambda x: jnp.clip(x, -1, jax.nn.softmax(x))[:, 1:7:2, :, ::-1][:, ::-1],
-  "rounded": lambda x: x.astype(jnp.float16).astype(jnp.float32) % 1,
+  "cut": lambda x: jax.lax.slice(
+    jnp.clip(x, -1, jax.nn.softmax(x)),
+    (0, 1, 0, 2),
+    (x.shape[0], 8, 6, 3),
+    (1, 3, 1, 1),
+  ),
+  "rounded": lambda x: jax.lax.reduce_precision(x / 3, 8, 12),
 }
 
 
@@ -70,7 +75,7 @@ def test_onnxruntime_computes_what_jax_does(name):
     (have,) = session.run(None, {"images": images})
     (want,) = function(jnp.asarray(images))
     assert have.shape == want.shape and have.dtype == want.dtype
-    np.testing.assert_allclose(have, want, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(have, want, rtol=1e-4, atol=2e-5)
 
 
 def test_what_has_no_form_is_named():

@@ -110,3 +110,16 @@ def test_the_search_finds_what_the_memory_s_own_finds():
   assert (found < exact + 1e-5).mean() > 0.9
   own = memory.distance(jnp.asarray(rows), kept)
   np.testing.assert_allclose(found, own, atol=1e-5)
+
+
+def test_places_last_bits_are_cut_off_as_the_memory_does():
+  """Across powers of two, exactly."""
+  rng = np.random.default_rng(3)
+  values = np.float32(np.exp(rng.uniform(-20, 60, 4000)))
+  values[:400] = np.exp2(np.arange(400) % 50 - 20)
+  values[:200] = np.nextafter(values[:200], np.float32(0))
+  values[-1] = 0
+  for bits in (1, 7, 11, 14):
+    want = (values.view(np.int32) & ~((1 << bits) - 1)).view(np.float32)
+    have = jax.jit(lambda rows, bits=bits: graph._truncated(rows, bits))(values)
+    np.testing.assert_array_equal(have, want)

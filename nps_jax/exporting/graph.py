@@ -51,8 +51,8 @@ def with_priors(run, raw, feats, priors: scoring.Priors) -> scoring.RawScores:
     alone = functools.partial(_belonging, vocabulary=priors.vocabulary)
     belonging = jax.vmap(alone)(feats[counts.LEVEL])
     pooled[scoring.CODES] = jnp.mean(belonging, axis=(1, 2))
-    # Rounded, as the run hands it to the host: a cast there and back may be left out.
-    cells = jax.lax.reduce_precision(belonging, 5, 10).astype(jnp.float16)
+    # Rounded as in the run: without the barrier a cast there and back is left out.
+    cells = jax.lax.optimization_barrier(belonging.astype(jnp.float16))
   return scoring.RawScores(maps, pooled, cells)
 
 
@@ -75,6 +75,7 @@ def nearest(
   coarse = coarse.reshape(len(coarse), -1, groups).swapaxes(1, 2)
   coarse = coarse.reshape(len(coarse), -1)
   patches = jnp.asarray(memory.patches, jnp.float32)
+  last_bits = (coarse.shape[1] // groups - 1).bit_length()
 
   def gaps(rows: Float[Array, "b n d"]) -> Float[Array, "b n"]:
     along = (
@@ -82,12 +83,20 @@ def nearest(
     )
     lengths = jnp.sum(jnp.square(along), axis=-1, keepdims=True)
     keys = jnp.concatenate([along, lengths, jnp.ones_like(lengths)], axis=-1)
-    squares = jnp.matmul(keys, coarse, precision="highest")
+    squares = jnp.maximum(jnp.matmul(keys, coarse, precision="highest"), 0)
     squares = squares.reshape(*keys.shape[:2], groups, -1)
-    places = jnp.argmin(squares, axis=-1)
+    places = jnp.argmin(_truncated(squares, last_bits), axis=-1)
     candidates = places * groups + jnp.arange(groups)[None, None]
     candidates = jnp.minimum(candidates, len(patches) - 1)
     exact = jnp.sum(jnp.square(rows[:, :, None] - patches[candidates]), axis=-1)
     return jnp.sqrt(jnp.min(exact, axis=-1))
 
   return jnp.swapaxes(jax.lax.map(gaps, turns), 0, 1).reshape(b, h, w)
+
+
+def _truncated(values: Float[Array, "..."], bits: int) -> Float[Array, "..."]:
+  """The values, 0 or more, without the last bits, in which `memory` keeps places."""
+  kept = 23 - bits  # of float32's
+  rounded = jax.lax.reduce_precision(values, 8, kept)
+  below = jax.lax.reduce_precision(rounded * (1 - 2.0 ** -(kept + 1)), 8, kept)
+  return jnp.where(rounded > values, below, rounded)

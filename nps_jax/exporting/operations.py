@@ -70,7 +70,7 @@ def shapes(eqn: Any) -> list[graphs.Shape]:
   return [variable.aval.shape for variable in eqn.invars]
 
 
-def _number(eqn: Any, value: float) -> np.ndarray:
+def _number(eqn: Any, value: int) -> np.ndarray:
   """A number of the type of the equation's first argument."""
   return np.array(value, eqn.invars[0].aval.dtype)
 
@@ -122,11 +122,12 @@ def _cast(nodes: Nodes, eqn: Any, value: Value) -> Value:
 
 
 def _round(nodes: Nodes, eqn: Any, value: Value) -> Value:
-  """To the digits that another type has, which must be float16."""
-  if (eqn.params["exponent_bits"], eqn.params["mantissa_bits"]) != (5, 10):
+  """To fewer bits of float32's 23, as Dekker (1971) splits a number."""
+  if eqn.params["exponent_bits"] != 8 or eqn.invars[0].aval.dtype != np.float32:
     raise NotImplementedError(f"rounding to {eqn.params}")
-  small = nodes.add("Cast", value, to=_type(np.float16))
-  return nodes.add("Cast", small, to=_type(eqn.invars[0].aval.dtype))
+  lost = 23 - eqn.params["mantissa_bits"]
+  large = nodes.add("Mul", value, _number(eqn, 2**lost + 1))
+  return nodes.add("Sub", large, nodes.add("Sub", large, value))
 
 
 def _reshape(nodes: Nodes, eqn: Any, value: Value) -> Value:
@@ -263,7 +264,7 @@ def _convolution(nodes: Nodes, eqn: Any, images: Value, kernel: Value) -> Value:
     dilations=[int(side) for side in given["rhs_dilation"]],
     group=int(given["feature_group_count"]),
   )
-  return nodes.transpose(result, np.argsort(numbers.out_spec))
+  return nodes.transpose(result, np.argsort(numbers.out_spec).tolist())
 
 
 def _window(nodes: Nodes, eqn: Any, value: Value) -> Value:
