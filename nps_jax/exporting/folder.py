@@ -28,7 +28,7 @@ from nps_jax.data import records
 from nps_jax.exporting import checking
 from nps_jax.exporting import graph
 from nps_jax.exporting import scores
-from nps_jax.models import weights
+from nps_jax.pretrained import encoders
 from nps_jax.runs import files
 from nps_jax.runs import integrity
 from nps_jax.runs import provenance
@@ -194,7 +194,8 @@ def licence(encoder: Any) -> str:
   if encoder.weights == "random":
     return "none (random numbers)"
   if encoder.weights == "hub":
-    return f"BSD-3-Clause (torchvision's, as {weights.HUB[encoder.name]})"
+    terms = "Apache-2.0" if encoder.name.startswith("dinov2") else "BSD-3-Clause"
+    return f"{terms} ({encoders.HUB[encoder.name].repo})"
   return f"that of {pathlib.Path(encoder.weights).name}, which this package cannot know"
 
 

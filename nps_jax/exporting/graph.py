@@ -49,7 +49,7 @@ def with_priors(run, raw, feats, priors: scoring.Priors) -> scoring.RawScores:
     maps[scoring.MEMORY] = scoring.on_grid(gaps, grid)
   if priors.vocabulary is not None:
     alone = functools.partial(_belonging, vocabulary=priors.vocabulary)
-    belonging = jax.vmap(alone)(feats[counts.LEVEL])
+    belonging = jax.vmap(alone)(feats[run.model.counted])
     pooled[scoring.CODES] = jnp.mean(belonging, axis=(1, 2))
     # Rounded as in the run: without the barrier a cast there and back is left out.
     cells = jax.lax.optimization_barrier(belonging.astype(jnp.float16))
@@ -75,7 +75,8 @@ def nearest(
   coarse = coarse.reshape(len(coarse), -1, groups).swapaxes(1, 2)
   coarse = coarse.reshape(len(coarse), -1)
   patches = jnp.asarray(memory.patches, jnp.float32)
-  last_bits = (coarse.shape[1] // groups - 1).bit_length()
+  tile = min(memories.TILE["cpu"], coarse.shape[1])  # what the memory rounds up to
+  last_bits = (-(-coarse.shape[1] // tile) * tile // groups - 1).bit_length()
 
   def gaps(rows: Float[Array, "b n d"]) -> Float[Array, "b n"]:
     along = (

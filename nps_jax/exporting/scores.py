@@ -14,7 +14,6 @@ from scipy import ndimage
 
 from nps_jax import gaussian
 from nps_jax import scoring
-from nps_jax.models import counts
 
 
 class Answer(NamedTuple):
@@ -107,7 +106,7 @@ def _counted_places(
   pull = _pull(calibration.gaussians[scoring.CODES], raw.pooled[scoring.CODES])
   surplus = raw.cells.astype(jnp.float32) - _constant(calibration.usual)[None]
   odd = jnp.einsum("bhwk,bk->bhw", surplus, pull, precision="highest")
-  places = _smooth(_fine(jnp.maximum(odd, 0)), config.smoothing)
+  places = _smooth(_fine(jnp.maximum(odd, 0), raw), config.smoothing)
   return places / (jnp.max(places, axis=(1, 2), keepdims=True) + 1e-12)
 
 
@@ -117,12 +116,12 @@ def _rare_places(
   """The negative logarithm of how usual each position's codes are there."""
   cells, usual = raw.cells.astype(jnp.float32), _constant(calibration.usual)
   shares = jnp.sum(cells * usual[None], axis=-1)
-  return _fine(-jnp.log(shares + scoring.RARE))
+  return _fine(-jnp.log(shares + scoring.RARE), raw)
 
 
-def _fine(maps: Float[Array, "b h w"]) -> Float[Array, "b y x"]:
-  """Maps of the counted level on the stride-4 grid."""
-  rows, columns = (side * 2**counts.LEVEL // scoring.STRIDE for side in maps.shape[1:])
+def _fine(maps: Float[Array, "b h w"], raw: scoring.RawScores) -> Float[Array, "b y x"]:
+  """Maps of the counted level on the grid of the raw ones."""
+  _, rows, columns = next(iter(raw.maps.values())).shape
   return scoring.on_grid(maps, (rows, columns))
 
 
