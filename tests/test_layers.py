@@ -10,9 +10,9 @@ import nps_jax
 
 # The floors of the house; a package stands for every module in it.
 FLOORS = {
-  7: "benchmark doctor evaluate predict pretrain serve sweep train",
-  6: "benchmarking estimating evaluating predicting publishing serving study trainer "
-  "watching",
+  7: "benchmark doctor evaluate export predict pretrain serve sweep train",
+  6: "benchmarking estimating evaluating exporting predicting publishing serving study "
+  "trainer watching",
   5: "calibrating inference ready updates",
   4: "detector lessons pretraining",
   3: "calibration drawn edits gaussian judging losses map_scales metrics models parts "
@@ -20,12 +20,13 @@ FLOORS = {
   "report scoring stored verdict",
   2: "data pretrained",
   1: "runs",
-  0: "allowed compiling config console distributed geometry",
+  0: "allowed compiling config console distributed geometry runtime",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 FLOOR[""] = -1  # nps_jax/__init__.py, which every import runs first
 FOREIGN = {"torch", "torchvision", "tensorflow"}
 ALONE = {  # what one module alone may import
+  "onnxruntime": "runtime",
   "torch": "benchmarking.rival",
   "transformers": "pretrained.clip",
 }

@@ -38,7 +38,7 @@ def patches(levels: Mapping[int, Float[Array, "b _ _ _"]]) -> Float[Array, "b h 
       window_strides=(1, 1, 1, 1),
       padding="VALID",
     )
-    shape = (len(feats), *grid, feats.shape[-1])
+    shape = (feats.shape[0], *grid, feats.shape[-1])
     parts.append(jax.image.resize(total / 9, shape, "bilinear"))
   return jnp.concatenate(parts, axis=-1)
 
