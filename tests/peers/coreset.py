@@ -6,7 +6,7 @@ from anomalib.models.components import KCenterGreedy
 import torch
 import tqdm
 
-ACTIVE = 8192  # patches that are looked at for each choice
+ACTIVE = 2048  # patches that are looked at for each choice
 TRIED = 50  # choices by KCenterGreedy itself, to measure its time
 
 
