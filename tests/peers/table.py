@@ -15,7 +15,7 @@ NAMES = {
   "reverse_distillation": "Reverse Distillation",
 }
 HEAD = """\
-| data | detector | logical | structural | pooled | region | training | image | encoder |
+| data | detector | logical | structural | pooled | region | train | image | encoder |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
 
 
