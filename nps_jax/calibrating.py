@@ -5,7 +5,7 @@ import dataclasses
 
 from absl import logging
 import jax
-from jaxtyping import Float, Float16, Float32
+from jaxtyping import Float, Float16, Float32, Int
 import ml_collections
 import numpy as np
 from scipy import ndimage
@@ -144,14 +144,24 @@ def _fit(
     if copies.records:
       raw = inference.collect(run, copies.records, name, priors, "edited")
       judged = map_scales.Edited(raw, _on_grid(copies.masks))
-  again = np.unique(np.linspace(0, len(data.train) - 1, AGAIN).round().astype(int))
   seen = None
-  if len(data.train) > 1:
+  again = rows_again(len(data.train), len(data.validation))
+  if len(again):
     images = [data.train[at] for at in again]
     raw = inference.collect(run, images, name, priors, "training images", again)
     seen = scales.Seen(raw, again)
   normal = scales.Normal(pooled, moves, usual, seen)
   return scales.fit(config.scoring, priors, normal, validation, judged)
+
+
+def rows_again(train: int, validation: int) -> Int[np.ndarray, " t"]:
+  """Which training images are looked at as if they were new: some if few are held out.
+
+  A single one's patches are all that its memory has.
+  """
+  if validation >= scales.ENOUGH or train < 2:
+    return np.zeros(0, np.int64)
+  return np.unique(np.linspace(0, train - 1, AGAIN).round().astype(np.int64))
 
 
 def without_modules(run: inference.Run) -> inference.Run:

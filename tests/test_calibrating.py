@@ -189,3 +189,25 @@ def test_the_pool_of_patches_is_bounded(run, root, monkeypatch):
     == round(share * 30 * len(data.train))
     < len(whole.memory.patches)
   )
+
+
+@pytest.mark.parametrize(
+  ("train", "validation", "count"),
+  [(12, 6, 12), (1, 3, 0), (200, 39, 200), (200, 40, 0), (900, 6, 200)],
+)
+def test_training_images_are_looked_at_again_where_few_are_held_out(
+  train, validation, count
+):
+  rows = calibrating.rows_again(train, validation)
+  assert len(rows) == count
+  if count:
+    assert rows[0] == 0 and rows[-1] == train - 1 and np.all(np.diff(rows) > 0)
+
+
+def test_a_run_s_threshold_knows_all_its_normal_images(run, root):
+  data = folder.open_category(root, "tray")
+  calibration = run.calibrations["tray"]
+  for scores in calibration.normal.values():
+    assert len(scores) == len(data.train) + len(data.validation)
+  owners = calibration.priors.memory.owners
+  assert set(owners.tolist()) <= set(range(len(data.train))) and len(set(owners)) > 1

@@ -58,7 +58,7 @@ def work(
     edited=copies(count.train, config.train.edits),
     moved=copies(count.train, config.scoring.edits),
     judged=copies(count.validation, config.scoring.edits) if learned else 0,
-    again=min(count.train, calibrating.AGAIN) if count.train > 1 else 0,
+    again=len(calibrating.rows_again(count.train, count.validation)),
     pool=pool,
     patches=round(config.codebook.memory * pool),
   )
