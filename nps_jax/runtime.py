@@ -10,9 +10,10 @@ python -m nps_jax.runtime --model=FOLDER --images IMAGE ...
 import argparse
 from collections.abc import Mapping, Sequence
 import hashlib
+import io
 import json
 import pathlib
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import ExifTags
@@ -33,7 +34,7 @@ TURNS = {
 FILL = (124, 116, 104)  # outside of a region
 BATCH = 8  # images at once
 CLOSE = 1e-3  # most that another machine's answers may differ
-Source = str | pathlib.Path | BinaryIO
+Source = str | pathlib.Path | io.BufferedIOBase
 
 
 class Answer(NamedTuple):

@@ -11,12 +11,15 @@ import types
 
 import bad_images
 import jax
+import ml_collections
 import numpy as np
 from PIL import Image
 import pytest
 
+from nps_jax import config as settings
 from nps_jax import export
 from nps_jax import inference
+from nps_jax import ready
 from nps_jax import runtime
 from nps_jax import scoring
 from nps_jax import verdict
@@ -62,7 +65,7 @@ def test_the_folder_answers_as_the_run_does(run, images, onnx_folder):
     alone = model.score(record.image)
     assert alone.score == pytest.approx(have.score, abs=1e-5)
   assert {answer.anomalous for answer in together} == {False, True}
-  assert model.score(images[0].image, threshold=0).anomalous
+  assert model.score(images[0].image, threshold=0.0).anomalous
   full = runtime.at_size(together[0].map, (90, 70))
   np.testing.assert_allclose(full, inference.at_size(together[0].map, (90, 70)))
 
@@ -172,8 +175,8 @@ def seen(run, tmp_path_factory):
   place = tmp_path_factory.mktemp("camera") / "seen.png"
   rows = np.uint8(255 * (np.arange(64) < 40))[:, None] * np.ones((1, 64), np.uint8)
   Image.fromarray(rows).save(place)
-  config = run.about.config.copy_and_resolve_references()
-  config.data.region = str(place)
+  config = ml_collections.ConfigDict(run.about.config)
+  config = settings.assigned(config, {"data.region": str(place)})
   return dataclasses.replace(run, about=run.about._replace(config=config))
 
 
@@ -208,17 +211,25 @@ def compared(have, limit, count=4):
 
   chosen = [records.Record(str(at), "", "", "", b"") for at in range(1, count + 1)]
   read = {record.id: np.full((4, 4, 3), int(record.id), np.uint8) for record in chosen}
-  scorer = types.SimpleNamespace(
-    most=3,
-    read=lambda record: read[record.id],
-    score=lambda part, pixels: [
-      types.SimpleNamespace(score=0.2 * at, map=np.full((2, 2), 0.2 * at))
-      for at in (rows[0, 0, 0] for rows in pixels)
-    ],
-  )
+
+  class Scorer(ready.Scorer):
+    most = 3
+
+    def __init__(self):
+      """Of nothing."""
+
+    def read(self, record):
+      return read[record.id]
+
+    def score(self, images, pixels):
+      return [
+        types.SimpleNamespace(score=0.2 * at, map=np.full((2, 2), 0.2 * at))
+        for at in (rows[0, 0, 0] for rows in pixels)
+      ]
+
   answers = lambda pixels: [answer(int(rows[0, 0, 0])) for rows in pixels]  # noqa: E731
   return checking.compare(
-    scorer, chosen, lambda record: read[record.id], answers, limit
+    Scorer(), chosen, lambda record: read[record.id], answers, limit
   )
 
 
@@ -345,9 +356,8 @@ def test_wrong_wishes_are_answered(run, root, tmp_path, capsys, monkeypatch):
 def test_runs_that_cannot_be_exported_say_why(
   run, images, tmp_path, field, value, words
 ):
-  config = run.about.config.copy_and_resolve_references()
-  section, name = field.split(".")
-  config[section][name] = value.replace("FOLDER", str(tmp_path))
+  config = ml_collections.ConfigDict(run.about.config)
+  config = settings.assigned(config, {field: value.replace("FOLDER", str(tmp_path))})
   changed = dataclasses.replace(run, about=run.about._replace(config=config))
   with pytest.raises(ValueError, match=words):
     wanted = folder.Wanted("bottle", "onnx", 1.0)

@@ -16,11 +16,12 @@ from nps_jax.models import counts
 from nps_jax.models import memory as memories
 
 QUERIES = 64  # patches of an image that are sought at once
+Results = tuple[Float[Array, "b y x"], Float[Array, "b e"]]  # maps, terms of scores
 
 
 def detect(
   run: inference.Run, category: str
-) -> Callable[[UInt8[Array, "b h w 3"]], scores.Answer]:
+) -> Callable[[UInt8[Array, "b h w 3"]], Results]:
   """The function; the batch may be a symbol, and everything else is constant."""
   config = run.about.config
   calibration = run.calibrations[category]
@@ -28,7 +29,7 @@ def detect(
   row = run.about.categories.index(category)
   params, codes = run.variables["params"], run.variables["codes"]
 
-  def answer(images: UInt8[Array, "b h w 3"]) -> scores.Answer:
+  def answer(images: UInt8[Array, "b h w 3"]) -> Results:
     b = images.shape[0]
     feats = run.model.features(run.frozen["encoder"], images)
     context, valid = jnp.full((b,), row), jnp.ones((b,))
@@ -96,8 +97,14 @@ def nearest(
 
 
 def _truncated(values: Float[Array, "..."], bits: int) -> Float[Array, "..."]:
-  """The values, 0 or more, without the last bits, in which `memory` keeps places."""
+  """The values, 0 or more, without the last bits, in which `memory` keeps places.
+
+  Fewer than 3 bits, of a memory of at most 64 patches, stay.
+  """
+  if bits < 3:
+    return values
   kept = 23 - bits  # of float32's
   rounded = jax.lax.reduce_precision(values, 8, kept)
-  below = jax.lax.reduce_precision(rounded * (1 - 2.0 ** -(kept + 1)), 8, kept)
+  # Between a half and three quarters of the last bit: rounding takes it to the next one.
+  below = jax.lax.reduce_precision(rounded - 0.625 * 2.0**-kept * rounded, 8, kept)
   return jnp.where(rounded > values, below, rounded)
