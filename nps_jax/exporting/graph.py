@@ -105,6 +105,6 @@ def _truncated(values: Float[Array, "..."], bits: int) -> Float[Array, "..."]:
     return values
   kept = 23 - bits  # of float32's
   rounded = jax.lax.reduce_precision(values, 8, kept)
-  # Between a half and three quarters of the last bit: rounding takes it to the next one.
+  # Less by a half to three quarters of the last bit: rounded, it is the next below.
   below = jax.lax.reduce_precision(rounded - 0.625 * 2.0**-kept * rounded, 8, kept)
   return jnp.where(rounded > values, below, rounded)
