@@ -18,10 +18,8 @@ from nps_jax import verdict
 FOLDS = 10  # of the normal images, for what Gaussians and maps say of unknown ones
 FEW = 20  # normal images' scores, below which the threshold is hardly known
 ODD = 4.0  # spreads from the median, beyond which a normal image's evidence is odd
-ENOUGH = (
-  40  # normal images, below which none can be called odd; fewer that are held out
-)
-# are not enough, and training images are asked beside them
+ENOUGH = 40  # normal images, below which none can be called odd; where fewer are held
+# out, training images are asked beside them
 NORMAL_MAD = 1.4826  # of a normal distribution: its spread by its median deviation
 SMALLEST_SHARE = 1e-6  # of a code, in the unit of its share
 
