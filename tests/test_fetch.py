@@ -374,3 +374,23 @@ def test_every_line_of_the_catalogue_is_whole():
       kind, _, total = archive.sum.partition(":")
       assert kind == "sha256" and len(bytes.fromhex(total)) == 32
       assert archive.file.endswith((".tar.xz", ".tar.gz", ".tar", ".zip"))
+
+
+def test_folders_are_arranged_before_they_are_counted(server, tmp_path):
+  def arrange(root):
+    (root / "nuts/train/good/001.png").rename(root / "nuts/test/good/001.png")
+
+  data = data_set(server.url, arrange=arrange)
+  found = fetch.fetch(data, tmp_path / "data", patience=QUICK)
+  assert found == {"train": 1, "validation": 1, "test": 3}
+
+
+def test_folders_that_cannot_be_arranged_leave_the_archive(server, tmp_path):
+  def refuse(root):
+    raise ValueError("Nothing is where it was.")
+
+  data = data_set(server.url, arrange=refuse)
+  with pytest.raises(ValueError, match="Few cannot be arranged in train and test"):
+    fetch.fetch(data, tmp_path / "data", patience=QUICK)
+  assert not (tmp_path / "data").exists()
+  assert names_in(tmp_path / "data.download") == [fetch.LOCK, "few.tar.xz"]

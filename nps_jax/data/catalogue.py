@@ -5,7 +5,11 @@ themselves only AutoVI's gives sums, on Zenodo. None was held against a download
 own: `fetch` does that, and says where something has changed.
 """
 
+from collections.abc import Callable
+import pathlib
 from typing import NamedTuple
+
+from nps_jax.data import arranging
 
 
 class Archive(NamedTuple):
@@ -28,7 +32,8 @@ class DataSet(NamedTuple):
   archives: tuple[Archive, ...] = ()
   record: str = ""  # instead of them: a Zenodo record's address in its API
   counts: tuple[tuple[str, tuple[int, ...]], ...] = ()  # by split, what is right
-  note: str = ""  # what must be done before it can be read
+  arrange: Callable[[pathlib.Path], None] | None = None  # into folders that are read
+  note: str = ""  # what to know of the folders
 
 
 BY_NC_SA = "CC BY-NC-SA 4.0, https://creativecommons.org/licenses/by-nc-sa/4.0/"
@@ -79,7 +84,8 @@ DATA_SETS = {
     f"{MVTEC}/mvtec-ad-2",
   )._replace(counts=(("train", (2528,)), ("validation", (302,)), ("test", (1084,)))),
   # Address and sum: Anomalib. Licence: the publisher's repository; Anomalib has CC
-  # BY-NC-SA. Size: several repositories' own downloads.
+  # BY-NC-SA. Size: several repositories' own downloads. Counts: its split, of 9621
+  # normal and 1200 anomalous images in all.
   "visa": single(
     "VisA",
     "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
@@ -89,8 +95,9 @@ DATA_SETS = {
   )._replace(
     licence="CC BY 4.0, https://creativecommons.org/licenses/by/4.0/",
     terms="any use with attribution",
-    note="Its images are not in train and test folders yet: arrange them by its own "
-    "split_csv/1cls.csv (utils/prepare_data.py of amazon-science/spot-diff).",
+    arrange=arranging.visa,
+    counts=(("train", (8659,)), ("test", (2162,))),
+    note="Train and test folders are made as its own split_csv/1cls.csv says.",
   ),
   # Counts: the record's and the paper's. The record has sizes and MD5 sums, which are
   # read from it before the download, since they are not known here.
@@ -120,7 +127,8 @@ DATA_SETS = {
     "https://www.vicos.si/resources/kolektorsdd/",
     "KolektorSDD.zip",
   )._replace(
-    note="Its images lie by item (kos01, ...), each beside its mask (Part0_label.bmp), "
-    "not in train and test folders: arrange them before a training."
+    arrange=arranging.kolektor_sdd,
+    note="Its publisher has no split without defects in training. This one is ours: "
+    "images with a defect, and the others of every fifth item, are the tests.",
   ),
 }

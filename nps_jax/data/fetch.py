@@ -66,6 +66,7 @@ def fetch(
           download.fetch(archive.url, paths[archive.file], patience, archive.size)
       _check_sum(paths[archive.file], archive, data.page, work)
     unpacked = _unpack(paths, work / "unpacked")
+    _arrange(data, unpacked)
     images = count(unpacked)
     _compare(data, images)
     mark = {"title": data.title, "sums": {one.file: one.sum for one in wanted}}
@@ -266,6 +267,23 @@ def _inner(place: pathlib.Path) -> pathlib.Path:
     if folder.is_category(inside[0]):
       return place
     place = inside[0]
+
+
+def _arrange(data: catalogue.DataSet, unpacked: pathlib.Path) -> None:
+  """Makes the folders that are read, where the publisher has others.
+
+  Raises:
+    ValueError: the publisher's are not as they were known.
+  """
+  if data.arrange is None:
+    return
+  try:
+    data.arrange(unpacked)
+  except ValueError as error:
+    raise ValueError(
+      f"{data.title} cannot be arranged in train and test folders: {error} It may have "
+      f"changed: see {data.page}. Unpack it yourself, and arrange it by hand."
+    ) from error
 
 
 def _compare(data: catalogue.DataSet, images: Mapping[str, int]) -> None:
