@@ -22,7 +22,7 @@ from nps_jax import stored
 from nps_jax.data import records
 from nps_jax.models import counts
 from nps_jax.models import memory
-from nps_jax.runs import checkpoints
+from nps_jax.runs import arrays
 from nps_jax.runs import integrity
 
 BLUR = 1.0  # cells by which codes are usual beside where normal images have them
@@ -50,7 +50,7 @@ def calibrate(
   """
   path, fitted = run.folder / inference.CALIBRATION, {}
   if distributed.all_hosts(integrity.intact(path)):
-    there = stored.load(path, checkpoints.AGAIN)
+    there = stored.load(path, arrays.AGAIN)
     return dataclasses.replace(run, calibrations=there)
   for data in datasets:
     name = data.category

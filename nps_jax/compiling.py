@@ -30,6 +30,14 @@ def prepare() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST)
 
 
+def place() -> pathlib.Path | None:
+  """Where compiled programs are kept, if they are."""
+  folder = jax.config.jax_compilation_cache_dir
+  if not folder or not jax.config.jax_enable_compilation_cache:
+    return None
+  return None if "://" in folder else pathlib.Path(folder)
+
+
 def _processor() -> str:
   """Stands for this processor's instructions: another's programs may not run here."""
   try:

@@ -202,7 +202,8 @@ class Detector:
         maps[scoring.DISCREPANCY] = scoring.raw_map(
           rebuilt, reconstruction.local, distance, grid
         )
-      pooled[scoring.RESIDUAL] = scoring.residual(feats, rebuilt)
+      if scoring.RESIDUAL in self.config.scoring.pooled:
+        pooled[scoring.RESIDUAL] = scoring.residual(feats, rebuilt)
     if self.config.structural.enabled:
       rebuilt = self._structural.apply({"params": params["structural"]}, feats, side)
       maps[scoring.STRUCTURAL] = scoring.raw_map(feats, rebuilt, distance, grid)

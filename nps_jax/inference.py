@@ -19,11 +19,12 @@ from nps_jax import distributed
 from nps_jax import reasons
 from nps_jax import scoring
 from nps_jax import stored
+from nps_jax import tracing
 from nps_jax.data import decoding
-from nps_jax.data import pipeline
+from nps_jax.data import reading
 from nps_jax.data import records
 from nps_jax.models import image_context
-from nps_jax.runs import checkpoints
+from nps_jax.runs import arrays
 from nps_jax.runs import description
 from nps_jax.runs import telemetry
 
@@ -54,13 +55,32 @@ class Run:
   variables: Tree
   calibrations: dict[str, scoring.Calibration]
 
-  @functools.cached_property
-  def forward(self):
-    """The compiled function (frozen, variables, vectors, priors, batch) -> scores.
+  programs: dict[Any, Any] = dataclasses.field(  # of this model, by arguments' shapes
+    default_factory=dict, init=False, repr=False, compare=False
+  )
+
+  def forward(self, *arguments: Tree) -> scoring.RawScores:
+    """The raw scores of (frozen, variables, vectors, priors, batch).
 
     One more argument: of each image, by its index, which training image it is, so that
     the memory passes over its own patches.
     """
+    leaves, tree = jax.tree.flatten(arguments)
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    if (tree, shapes) not in self.programs:
+
+      def flat(*leaves):
+        return self.jitted(*jax.tree.unflatten(tree, leaves))._asdict()
+
+      model = self.model
+      what = f"{model.config.to_json_best_effort()} {model.categories} {model.deepest}"
+      program = tracing.traced(jax.jit(flat), leaves, f"{what} {tree}")
+      self.programs[tree, shapes] = program
+    return scoring.RawScores(**self.programs[tree, shapes](*leaves))
+
+  @functools.cached_property
+  def jitted(self):
+    """`forward` as JAX compiles it."""
 
     def forward(frozen, variables, vectors, priors, batch: records.Batch, own=None):
       model = dataclasses.replace(self.model, vectors=vectors)
@@ -81,12 +101,35 @@ def open_run(workdir: pathlib.Path, *, calibrated: bool = True) -> Run:
   """
   about = description.read(workdir)
   # JAX arrays: a NumPy table cannot be indexed by a traced value.
-  frozen = jax.tree.map(jnp.asarray, checkpoints.read_frozen(workdir))
+  frozen = jax.tree.map(jnp.asarray, arrays.read(workdir / arrays.FROZEN))
   vectors = frozen.get("context", {}).get("vectors")
   model = detector.Detector(about.config, about.categories, about.deepest, vectors)
+  if (workdir / arrays.MODULES).exists():
+    variables = stored.load_modules(workdir / arrays.MODULES)
+  else:
+    variables = _newest(workdir, model)
+  path = workdir / CALIBRATION
+  if calibrated and not path.exists():
+    raise FileNotFoundError(
+      f"{path} is missing: the training has not ended. Start the same training command "
+      "again; it goes on where it stopped."
+    )
+  calibrations = stored.load(path, arrays.AGAIN) if calibrated else {}
+  step, variables = int(variables["step"]), jax.device_put(variables)
+  return Run(workdir, step, about, model, frozen, variables, calibrations)
+
+
+def _newest(workdir: pathlib.Path, model: detector.Detector) -> Tree:
+  """The variables of the newest checkpoint.
+
+  Raises:
+    FileNotFoundError: there is none.
+  """
+  from nps_jax.runs import checkpoints  # noqa: PLC0415 - takes a second, rarely needed
+
   params, codes = jax.eval_shape(model.init, jax.random.key(0))
   like = {"step": jax.ShapeDtypeStruct((), jnp.int32), "params": params, "codes": codes}
-  keeper = checkpoints.Checkpoints(workdir, about.config.checkpoint.keep)
+  keeper = checkpoints.Checkpoints(workdir, model.config.checkpoint.keep)
   restored = keeper.restore({"variables": like})
   keeper.close()
   if restored is None:
@@ -94,16 +137,7 @@ def open_run(workdir: pathlib.Path, *, calibrated: bool = True) -> Run:
       f"{workdir} has no checkpoint that can be read: its training has not come that "
       "far. Start the same training command again."
     )
-  step, items = restored
-  path = workdir / CALIBRATION
-  if calibrated and not path.exists():
-    raise FileNotFoundError(
-      f"{path} is missing: the training has not ended. Start the same training command "
-      "again; it goes on where it stopped."
-    )
-  calibrations = stored.load(path, checkpoints.AGAIN) if calibrated else {}
-  variables = jax.tree.map(jnp.asarray, items["variables"])
-  return Run(workdir, step, about, model, frozen, variables, calibrations)
+  return restored[1]["variables"]
 
 
 def collect(
@@ -201,7 +235,7 @@ def batches(
   """The images' batches, spread over all devices, under a progress bar."""
   size = batch_size()
   with telemetry.bar(len(images), what) as bar:
-    for batch in pipeline.eval_batches(
+    for batch in reading.eval_batches(
       images,
       contexts,
       batch_size=size,

@@ -1,17 +1,45 @@
-"""Keeps a run's calibrations in a file."""
+"""Keeps what a run has learned in files: its modules, its calibrations."""
 
 from collections.abc import Mapping
 import io
 import pathlib
+from typing import Any
 
+from flax import serialization
 from flax import traverse_util
 import numpy as np
 
 from nps_jax import gaussian
 from nps_jax import scoring
+from nps_jax.models import codebook
 from nps_jax.models import counts
 from nps_jax.models import memory
+from nps_jax.runs import arrays
 from nps_jax.runs import integrity
+
+Tree = Any
+
+
+def save_modules(path: pathlib.Path, variables: Tree) -> None:
+  """Writes the modules' variables at their last step, with a checksum."""
+  arrays.write(path, serialization.to_state_dict(variables))
+
+
+def load_modules(path: pathlib.Path) -> Tree:
+  """The variables that `save_modules` wrote.
+
+  Raises:
+    FileNotFoundError, ValueError: the file or its sum is missing, or one is damaged.
+  """
+  variables = {"params": {}, "codes": {}} | arrays.read(path)  # where there are none
+  return variables | {"codes": _states(variables["codes"])}
+
+
+def _states(codes: Tree) -> Tree:
+  """The codebooks' states where the file has dicts of their fields."""
+  if set(codes) == set(codebook.CodeState._fields):
+    return codebook.CodeState(**codes)
+  return {name: _states(inner) for name, inner in codes.items()}
 
 
 def save(path: pathlib.Path, calibrations: Mapping[str, scoring.Calibration]) -> None:

@@ -22,6 +22,7 @@ from nps_jax import distributed
 from nps_jax import inference
 from nps_jax import lessons
 from nps_jax import publishing
+from nps_jax import stored
 from nps_jax import updates
 from nps_jax.data import checking
 from nps_jax.data import pipeline
@@ -31,6 +32,7 @@ from nps_jax.data import sources
 from nps_jax.models import context
 from nps_jax.models import image_context
 from nps_jax.models import weights
+from nps_jax.runs import arrays
 from nps_jax.runs import checkpoints
 from nps_jax.runs import description
 from nps_jax.runs import files
@@ -96,7 +98,7 @@ def fit(
       checkpoints.adopt(source.folder, workdir)
     if distributed.is_lead():
       regions.keep(config.data.region, workdir)
-    checkpoints.write_frozen(workdir, {"encoder": loaded.params, **constants})
+    arrays.write_once(workdir / arrays.FROZEN, {"encoder": loaded.params, **constants})
 
     model = detector.Detector(config, names, loaded.deepest, vectors)
     optimizer = updates.make_optimizer(config.train)
@@ -108,10 +110,13 @@ def fit(
       state = restore(keeper, state)
       with provenance.timed(workdir, "train"), interruption.Watch() as watch:
         taught = functools.partial(lessons.prepare, config, datasets, copier)
-        train(model, optimizer, mesh, frozen, state, taught, keeper, workdir, watch)
+        state = train(
+          model, optimizer, mesh, frozen, state, taught, keeper, workdir, watch
+        )
     finally:
       keeper.close()
 
+    keep_modules(workdir, state)
     run = inference.open_run(workdir, calibrated=False)
     with provenance.timed(workdir, "calibrate"):
       return calibrating.calibrate(run, datasets, source, copier)
@@ -138,9 +143,10 @@ def extend(workdir: pathlib.Path, about: description.Description) -> None:
         *(before, steps, steps),
       )
       publishing.withdraw(workdir / files.RESULTS, about.categories)
-      path = workdir / inference.CALIBRATION
-      for old in (path, path.with_suffix(integrity.SUFFIX)):
-        old.unlink(missing_ok=True)
+      for name in (inference.CALIBRATION, arrays.MODULES):
+        path = workdir / name
+        for old in (path, path.with_suffix(integrity.SUFFIX)):
+          old.unlink(missing_ok=True)
     description.extend(workdir, about)
   distributed.barrier("extended run")
 
@@ -185,6 +191,14 @@ def restore(keeper: checkpoints.Checkpoints, state: updates.State) -> updates.St
   step, items = restored
   logging.info("Going on from step %d.", step)
   return updates.State(**items["variables"], opt=items["opt"])
+
+
+def keep_modules(workdir: pathlib.Path, state: updates.State) -> None:
+  """Stores what a run is used with; the lead host does it."""
+  if distributed.is_lead():
+    variables = jax.device_get(_items(state)["variables"])
+    stored.save_modules(workdir / arrays.MODULES, variables)
+  distributed.barrier("modules")
 
 
 def train(

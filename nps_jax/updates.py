@@ -16,7 +16,7 @@ import optax
 from nps_jax import config as settings
 from nps_jax import detector
 from nps_jax import distributed
-from nps_jax.data import pipeline
+from nps_jax.data import reading
 from nps_jax.data import records
 
 Tree = Any
@@ -82,7 +82,7 @@ def cached_features(
   whole = jax.tree.map(
     lambda leaf: np.empty((len(images), *leaf.shape[1:]), leaf.dtype), one
   )
-  for batch in pipeline.eval_batches(
+  for batch in reading.eval_batches(
     images,
     [0] * len(images),
     batch_size=batch_size,

@@ -164,7 +164,7 @@ def test_without_memory_and_codes_there_are_no_priors(run, data, tmp_path):
   bare = rerun(run, tmp_path, codebook__memory=0.0, codebook__parts=0)
   assert calibrating.learn_priors(bare, data) == scoring.Priors()
   pooled, usual = calibrating.summarise(bare, data.train[:2], "tray", scoring.Priors())
-  assert usual is None and set(pooled) == {"features", "residual"}
+  assert usual is None and set(pooled) == {"features"}
 
 
 def test_the_rows_that_take_part_depend_on_the_image_alone():

@@ -1,4 +1,4 @@
-"""A run's folder: frozen weights, and the newest intact step."""
+"""A run's steps, of which the newest intact one is found."""
 
 import logging
 import shutil
@@ -51,53 +51,6 @@ def assert_same(found, wanted):
   for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
     assert (one.dtype, one.shape) == (other.dtype, other.shape)
     assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
-
-
-def test_frozen_weights_come_back_bit_by_bit(tmp_path):
-  rng = np.random.default_rng(0)
-  odd = np.float32([np.nan, -0.0, np.inf, np.finfo(np.float32).tiny / 2])
-  tree = {
-    "encoder": {
-      "block1.conv": {"kernel": rng.normal(size=(3, 3, 2, 4)).astype(np.float32)},
-      "stem": {"bias": odd, "half": jnp.arange(5, dtype=jnp.bfloat16)},
-    },
-    "context": {"vectors": rng.normal(size=(6, 2)).astype(np.float32).T},
-  }
-  checkpoints.write_frozen(tmp_path, tree)
-  assert_same(checkpoints.read_frozen(tmp_path), tree)
-
-
-def test_a_changed_byte_in_the_frozen_weights_is_noticed(tmp_path):
-  checkpoints.write_frozen(tmp_path, {"encoder": {"a": np.ones(9, np.float32)}})
-  path = tmp_path / checkpoints.FROZEN
-  content = path.read_bytes()
-  for at in (0, len(content) // 2, len(content) - 1):
-    path.write_bytes(content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :])
-    with pytest.raises(ValueError, match=r"frozen\.safetensors is damaged: its SHA"):
-      checkpoints.read_frozen(tmp_path)
-  path.write_bytes(content)
-  assert set(checkpoints.read_frozen(tmp_path)) == {"encoder"}
-  (tmp_path / "frozen.sha256").unlink()
-  with pytest.raises(FileNotFoundError, match=r"frozen\.sha256 is missing\. Start the"):
-    checkpoints.read_frozen(tmp_path)
-
-
-def test_frozen_weights_are_written_once_and_again_where_damaged(tmp_path, caplog):
-  first, second = {"a": np.zeros(2, np.float32)}, {"a": np.ones(2, np.float32)}
-  checkpoints.write_frozen(tmp_path, first)
-  checkpoints.write_frozen(tmp_path, second)
-  assert_same(checkpoints.read_frozen(tmp_path), first)
-  flip(tmp_path / checkpoints.FROZEN, 5)
-  with caplog.at_level(logging.WARNING, logger="absl"):
-    checkpoints.write_frozen(tmp_path, second)
-  assert "frozen.safetensors is damaged: it is written anew" in caplog.text
-  assert_same(checkpoints.read_frozen(tmp_path), second)
-
-
-def test_hosts_that_do_not_lead_write_no_weights(tmp_path, monkeypatch):
-  monkeypatch.setattr(distributed, "is_lead", lambda: False)
-  checkpoints.write_frozen(tmp_path, {"a": np.zeros(2, np.float32)})
-  assert list(tmp_path.iterdir()) == []
 
 
 def test_a_new_run_has_nothing_to_restore(tmp_path):

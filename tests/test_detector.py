@@ -211,21 +211,25 @@ def priors_for(model, feats, names):
   return scoring.Priors(**{name: everything[name] for name in names})
 
 
+RESIDUAL = {"scoring__pooled": ("features", "residual")}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("changes", "priors", "want"),
   [
-    ({}, (), "reconstruction / residual features"),
-    ({}, ("vocabulary",), "reconstruction / residual features codes"),
+    ({}, (), "reconstruction / features"),
+    (RESIDUAL, (), "reconstruction / features residual"),
+    ({}, ("vocabulary",), "reconstruction / features codes"),
     (
       BOTH,
       ("memory", "vocabulary"),
-      "reconstruction discrepancy structural memory / residual features codes",
+      "reconstruction discrepancy structural memory / features codes",
     ),
     (  # the decoder's codes are others than those that are counted
       {"codebook__enabled": False, "logical__local_width": 16},
       ("vocabulary",),
-      "reconstruction discrepancy / residual features codes",
+      "reconstruction discrepancy / features codes",
     ),
     (
       {"logical__enabled": False, "structural__enabled": True},
@@ -236,9 +240,10 @@ def priors_for(model, feats, names):
     (
       {"encoder__levels": (4,)},
       ("memory",),
-      "reconstruction memory / residual features",
+      "reconstruction memory / features",
     ),
-    ({"encoder__levels": (2,)}, ("memory",), "reconstruction memory / residual"),
+    ({"encoder__levels": (2,)}, ("memory",), "reconstruction memory / "),
+    ({"encoder__levels": (2,)} | RESIDUAL, (), "reconstruction / residual"),
   ],
 )
 def test_modules_and_priors_are_the_sources_of_scores(tmp_path, changes, priors, want):

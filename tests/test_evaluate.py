@@ -308,6 +308,7 @@ def test_folders_that_are_no_finished_run_are_refused(run, tmp_path):
   with pytest.raises(FileNotFoundError, match=r"calibration\.npz is missing: the tr"):
     inference.open_run(copy)
   shutil.rmtree(copy / "checkpoints")
+  (copy / "modules.safetensors").unlink()
   with pytest.raises(FileNotFoundError, match="has no checkpoint that can be read"):
     inference.open_run(copy)
 

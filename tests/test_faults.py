@@ -16,6 +16,7 @@ import pytest
 
 from nps_jax import inference
 from nps_jax import trainer
+from nps_jax.runs import arrays
 from nps_jax.runs import checkpoints
 from nps_jax.runs import description
 from nps_jax.runs import integrity
@@ -168,8 +169,9 @@ def test_a_flip_in_any_stored_file_is_noticed(root, whole, tmp_path, caplog):
     and "tensorboard" not in each.parts
   ]
   newest = run / checkpoints.STEPS / str(faulty.STEPS)
+  modules, aside = run / arrays.MODULES, tmp_path / arrays.MODULES
   assert {each.name for each in run.iterdir() if each.is_file()} >= {
-    *("config.json", "frozen.safetensors", "calibration.npz")
+    *("config.json", arrays.FROZEN, arrays.MODULES, "calibration.npz")
   }
   assert sum(newest in each.parents for each in paths) > 8
   chance = random.Random(1)
@@ -182,10 +184,12 @@ def test_a_flip_in_any_stored_file_is_noticed(root, whole, tmp_path, caplog):
     if path.is_relative_to(run / checkpoints.STEPS):
       step = path.relative_to(run / checkpoints.STEPS).parts[0]
       assert integrity.breach(run / checkpoints.STEPS / step) is not None
-      opened = inference.open_run(run)
+      assert inference.open_run(run).step == faulty.STEPS  # by the modules' own file
+      modules.rename(aside)
       other = str(faulty.STEPS - 1) if step == str(faulty.STEPS) else str(faulty.STEPS)
-      assert str(opened.step) == other
+      assert str(inference.open_run(run).step) == other
       assert (f"Checkpoint {step} is damaged" in caplog.text) == (other < step)
+      aside.rename(modules)
     else:
       with pytest.raises(ValueError, match=rf"{path.stem}\.\w+ is damaged: its SHA"):
         inference.open_run(run)
@@ -195,12 +199,12 @@ def test_a_flip_in_any_stored_file_is_noticed(root, whole, tmp_path, caplog):
 
 def test_training_mends_what_it_can_and_refuses_the_rest(root, whole, tmp_path):
   run = shutil.copytree(whole, tmp_path / "run")
-  for name in ("frozen.safetensors", "calibration.npz"):
+  for name in (arrays.FROZEN, arrays.MODULES, "calibration.npz"):
     content = bytearray((run / name).read_bytes())
     content[len(content) // 2] ^= 4
     (run / name).write_bytes(content)
   trainer.fit(faulty.config(root, train__batch_size=8), run)
-  for name in ("frozen.safetensors", "calibration.npz"):
+  for name in (arrays.FROZEN, arrays.MODULES, "calibration.npz"):
     assert integrity.intact(run / name)
   about = json.loads((run / description.CONFIG).read_text())
   about["config"]["seed"] = 5

@@ -17,7 +17,7 @@ FLOORS = {
   4: "detector lessons pretraining",
   3: "calibration drawn edits gaussian judging losses map_scales metrics models parts "
   "reasons "
-  "report scoring stored verdict",
+  "report scoring stored tracing verdict",
   2: "data pretrained",
   1: "runs",
   0: "allowed compiling config console distributed geometry runtime",

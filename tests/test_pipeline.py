@@ -10,6 +10,7 @@ import pytest
 
 from nps_jax.data import decoding
 from nps_jax.data import pipeline
+from nps_jax.data import reading
 from nps_jax.data import records
 
 
@@ -170,16 +171,16 @@ def test_wrong_requests_are_refused_at_once():
     train(colours(2), [0, 1, 0])
   options = {"batch_size": 4, "size": (2, 2), "threads": 1}
   with pytest.raises(ValueError, match="1 contexts for 2 records"):
-    pipeline.eval_batches(colours(2), [0], **options)
+    reading.eval_batches(colours(2), [0], **options)
   with pytest.raises(ValueError, match="over 3 hosts"):
-    pipeline.eval_batches(colours(2), [0, 0], shard_count=3, **options)
+    reading.eval_batches(colours(2), [0, 0], shard_count=3, **options)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_evaluation_keeps_the_order_and_pads(threads):
   images = colours(10, first=1)
   options = {"batch_size": 4, "size": (3, 3), "threads": threads}
-  found = list(pipeline.eval_batches(images, [5] * 9 + [2], **options))
+  found = list(reading.eval_batches(images, [5] * 9 + [2], **options))
   assert len(found) == 3
   index = np.concatenate([each.index for each in found])
   np.testing.assert_array_equal(index, [*range(10), -1, -1])
@@ -194,10 +195,10 @@ def test_evaluation_keeps_the_order_and_pads(threads):
 def test_evaluation_shards_yield_equally_many_batches():
   images = colours(5)
   options = {"batch_size": 4, "size": (2, 2), "threads": 1}
-  whole = list(pipeline.eval_batches(images, [0, 1, 2, 3, 4], **options))
+  whole = list(reading.eval_batches(images, [0, 1, 2, 3, 4], **options))
   parts = [
     list(
-      pipeline.eval_batches(
+      reading.eval_batches(
         *(images, [0, 1, 2, 3, 4]), shard_index=i, shard_count=2, **options
       )
     )
@@ -213,5 +214,5 @@ def test_evaluation_shards_yield_equally_many_batches():
 
 
 def test_nothing_to_evaluate_yields_nothing():
-  found = pipeline.eval_batches([], [], batch_size=4, size=(2, 2), threads=2)
+  found = reading.eval_batches([], [], batch_size=4, size=(2, 2), threads=2)
   assert list(found) == []

@@ -115,7 +115,7 @@ def test_answers_are_those_of_a_prediction(run, scorer, images):
   normal = run.calibrations["bottle"].normal[scoring.SCORE]
   wanted = list(inference.scores(run, images, "bottle"))
   limit = float(np.median([scored.score for scored in wanted]))
-  compiled = run.forward._cache_size()
+  compiled = len(run.programs)
   with (
     serving(scorer, limit=limit) as there,
     futures.ThreadPoolExecutor(CLIENTS) as clients,
@@ -124,7 +124,7 @@ def test_answers_are_those_of_a_prediction(run, scorer, images):
     answers = list(
       clients.map(lambda each: ask(there.port, each.image.read_bytes(), path), images)
     )
-  assert run.forward._cache_size() == compiled
+  assert len(run.programs) == compiled
   verdicts = set()
   for scored, (status, _, told) in zip(wanted, answers, strict=True):
     assert status == 200, told

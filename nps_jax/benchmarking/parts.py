@@ -21,7 +21,7 @@ from nps_jax import scoring
 from nps_jax import updates
 from nps_jax.benchmarking import subjects
 from nps_jax.benchmarking import timing
-from nps_jax.data import pipeline
+from nps_jax.data import reading
 from nps_jax.data import records
 
 SOURCE = 2  # times the model's height and width: the images that `read` decodes
@@ -119,7 +119,7 @@ def read(run: inference.Run) -> Result:
   images = pictures(BATCHES * count, (SOURCE * size[0], SOURCE * size[1]))
 
   def all_of_them() -> None:
-    stream = pipeline.eval_batches(
+    stream = reading.eval_batches(
       images,
       [0] * len(images),
       batch_size=count,

@@ -157,9 +157,9 @@ def _of_programs(
   remembered = time.perf_counter() - start
   given = jax.tree.map(np.float32, given)
   arguments = frozen, run.variables, vectors, given, batch
-  detect = _program(run.forward, *arguments)
+  detect = _program(run.jitted, *arguments)
   plain = frozen, run.variables, vectors, given._replace(memory=None), batch
-  count = _program(calibrating.without_modules(run).forward, *plain)
+  count = _program(calibrating.without_modules(run).jitted, *plain)
   seconds = timing.interleaved(
     {
       "encode": lambda: encode.call(frozen, batch.image),
@@ -241,7 +241,7 @@ def _of_scales(
     edited = map_scales.Edited(some, masks) if learned else None
     return scales.fit(config.scoring, priors, normal, some, edited)
 
-  rows = len(next(iter(raw.pooled.values())))
+  rows = len(next(iter(raw.maps.values())))
   fit(rows // 2)  # compiles what it needs
   marks = [time.perf_counter()]
   for count in (rows // 2, rows):

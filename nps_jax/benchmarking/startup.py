@@ -14,7 +14,7 @@ from nps_jax.benchmarking import opening
 from nps_jax.benchmarking import parts
 from nps_jax.benchmarking import subjects
 from nps_jax.benchmarking import timing
-from nps_jax.runs import checkpoints
+from nps_jax.runs import arrays
 from nps_jax.runs import description
 
 IMAGES = 7
@@ -74,8 +74,6 @@ def store(
   scales = {data.category: scales._replace(priors=priors)}
   stored.save(run.folder / inference.CALIBRATION, scales)
   description.write(run.folder, run.about)
-  checkpoints.write_frozen(run.folder, run.frozen)
-  keeper = checkpoints.Checkpoints(run.folder, keep=1)
-  keeper.save(0, {"variables": run.variables})
-  keeper.close()
+  arrays.write(run.folder / arrays.FROZEN, run.frozen)
+  stored.save_modules(run.folder / arrays.MODULES, run.variables)
   return inference.open_run(run.folder)

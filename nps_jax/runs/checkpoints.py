@@ -1,4 +1,4 @@
-"""What a run keeps on disk to go on or to be used: frozen weights and steps."""
+"""What a run keeps on disk to go on: its steps."""
 
 from collections.abc import Iterator, Mapping
 import contextlib
@@ -7,20 +7,17 @@ import shutil
 from typing import Any
 
 from absl import logging
-from flax import traverse_util
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import safetensors.numpy
 
 from nps_jax import distributed
+from nps_jax.runs import arrays
 from nps_jax.runs import integrity
 from nps_jax.runs import telemetry
 
 Tree = Any
 STEPS = "checkpoints"
-FROZEN = "frozen.safetensors"
-AGAIN = "Start the same training command again: it writes both anew, and does no more."
 ARRAYS = "sums"  # an item of each step: the sums of its arrays
 
 
@@ -28,7 +25,7 @@ def adopt(trained: pathlib.Path, workdir: pathlib.Path) -> None:
   """Copies another run's frozen weights, log and steps, unless there are steps."""
   if distributed.is_lead() and not _has_steps(workdir):
     logging.info("Taking the training of %s to %s.", trained, workdir)
-    frozen = trained / FROZEN
+    frozen = trained / arrays.FROZEN
     for path in (
       frozen.with_suffix(integrity.SUFFIX),
       frozen,
@@ -46,33 +43,6 @@ def adopt(trained: pathlib.Path, workdir: pathlib.Path) -> None:
 def _has_steps(workdir: pathlib.Path) -> bool:
   """Whether a step was saved; the folder of the steps is there from the start."""
   return any(path.name.isdigit() for path in (workdir / STEPS).glob("*"))
-
-
-def write_frozen(workdir: pathlib.Path, tree: Tree) -> None:
-  """Stores what no training changes (encoder, contexts) once, with a checksum.
-
-  A damaged file is replaced.
-  """
-  path = workdir / FROZEN
-  if not distributed.is_lead() or integrity.intact(path):
-    return
-  if path.exists():
-    logging.warning("%s is damaged: it is written anew.", path)
-  flat = traverse_util.flatten_dict(tree, sep="/")
-  flat = {name: np.array(leaf, order="C") for name, leaf in flat.items()}
-  integrity.write(path, safetensors.numpy.save(flat))
-
-
-def read_frozen(workdir: pathlib.Path) -> Tree:
-  """The tree that write_frozen stored.
-
-  Raises:
-    FileNotFoundError: the run has no such file.
-    ValueError: the file is not the one that was written.
-  """
-  path = workdir / FROZEN
-  integrity.read(path, AGAIN)
-  return traverse_util.unflatten_dict(safetensors.numpy.load_file(path), sep="/")
 
 
 class Checkpoints:

@@ -22,7 +22,7 @@ from nps_jax import verdict
 from nps_jax.data import records
 from nps_jax.report import lines
 from nps_jax.report import table
-from nps_jax.runs import checkpoints
+from nps_jax.runs import arrays
 
 RATES = (0.01, 0.05)
 
@@ -41,7 +41,7 @@ def read(folder: pathlib.Path) -> dict[str, Scores]:
   Raises:
     ValueError, OSError: the run is not finished, or its files are not as written.
   """
-  calibrations = stored.load(folder / inference.CALIBRATION, checkpoints.AGAIN)
+  calibrations = stored.load(folder / inference.CALIBRATION, arrays.AGAIN)
   with (folder / lines.NAME).open(encoding="utf-8", newline="") as file:
     rows = list(csv.DictReader(file))
   scores = {}

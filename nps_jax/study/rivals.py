@@ -27,7 +27,7 @@ from nps_jax import inference
 from nps_jax import scoring
 from nps_jax.data import checking
 from nps_jax.data import decoding
-from nps_jax.data import pipeline
+from nps_jax.data import reading
 from nps_jax.data import records
 from nps_jax.data import sources
 from nps_jax.metrics import category
@@ -81,7 +81,7 @@ def features(
   """The encoder's coarse levels, of all images in order."""
   config = model.config
   forward, parts = jax.jit(model.features), []
-  for batch in pipeline.eval_batches(
+  for batch in reading.eval_batches(
     images,
     [0] * len(images),
     batch_size=8,
