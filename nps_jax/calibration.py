@@ -181,7 +181,8 @@ def _smallest_evidence(
   for name, moves in normal.moves.items():
     if name in gaussians and len(moves):
       edited = normal.pooled[name].mean(axis=0) + moves
-      far = np.median(gaussian.distance(gaussians[name], edited))
+      # The mean: more than half of the edits may move nothing.
+      far = np.mean(gaussian.distance(gaussians[name], edited))
       least[name] = max(1e-12, map_scales.SMALLEST * float(far))
   return least
 

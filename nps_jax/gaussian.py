@@ -43,6 +43,7 @@ def fit(
   rows = np.asarray(rows, np.float64)
   centre, spread = rows.mean(axis=0), rows.std(axis=0)
   varies = spread > 1e-9 * spread.max(initial=1e-30)
+  varies &= spread > 1e-12 * np.abs(centre)  # more than the mean's own rounding
   scale = np.where(varies, spread if scale is None else scale, np.inf)
   unit = (rows - centre) / scale
   m, s = unit.shape

@@ -309,6 +309,19 @@ def test_of_images_that_are_all_the_same_a_little_noise_makes_no_fault():
   assert faulty[3] > 2 * scored.scores.max()
 
 
+def test_edits_that_move_nothing_leave_the_spread_its_floor():
+  """Most of them, as scratches may be to the counts; the others say what a fault is."""
+  rng = np.random.default_rng(0)
+  still = rng.random(5) + 1e-6 * rng.random((24, 5))  # images nearly the same
+  moves = rng.normal(size=(20, 5)) * np.where(np.arange(20) < 12, 1e-6, 1)[:, None]
+  fitted = gaussian.fit(still, moves)
+  far = gaussian.distance(fitted, still[:1] + moves)
+  assert 0 < np.median(far) < 1e-3 * far.max()
+  normal = scales.Normal({"features": still}, {"features": moves}, None)
+  least = scales._smallest_evidence({"features": fitted}, normal)["features"]
+  np.testing.assert_allclose(least, 0.005 * far.mean(), rtol=1e-6)
+
+
 def test_fewer_than_two_validation_images_are_refused():
   for count in (0, 1):
     with pytest.raises(

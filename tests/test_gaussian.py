@@ -131,3 +131,15 @@ def test_a_row_is_held_out_of_the_gaussian_that_judges_it(folds, aimed):
       want.append(slow.mahalanobis(others, row[None])[0][0])
   distances = gaussian.held_out(rows, folds, moves, scale)
   np.testing.assert_allclose(distances, want, rtol=1e-7)
+
+
+def test_rows_that_are_all_the_same_say_nothing():
+  """Their mean differs from them in its last digit, which is no spread."""
+  rng = np.random.default_rng(3)
+  rows = np.repeat(rng.random((1, 5)), 24, axis=0)
+  moves = rng.normal(size=(20, 5))
+  for given in (None, moves):
+    fitted = gaussian.fit(rows, given)
+    far = gaussian.distance(fitted, rows[:1] + moves)
+    np.testing.assert_array_equal(far, 0)
+    assert np.isinf(fitted.scale).all()
