@@ -118,6 +118,8 @@ def fit(
 
     keep_modules(workdir, state)
     run = inference.open_run(workdir, calibrated=False)
+    if not calibrated and distributed.is_lead():
+      publishing.withdraw(workdir / files.RESULTS, names)  # of other scales, if there
     with provenance.timed(workdir, "calibrate"):
       return calibrating.calibrate(run, datasets, source, copier)
 

@@ -111,6 +111,16 @@ def test_more_steps_extend_a_finished_run(run, root, tmp_path):
   assert integrity.intact(own / inference.CALIBRATION)
 
 
+def test_results_of_a_calibration_that_is_made_anew_go(run, root, tmp_path):
+  own = extending(run, tmp_path / "own")
+  trainer.fit(runs.config(root), own)
+  assert (own / "results.json").exists()  # the calibration has stayed
+  (own / inference.CALIBRATION).unlink()
+  again = trainer.fit(runs.config(root), own)
+  assert_same(again.calibrations, run.calibrations)
+  assert not [name for name in (*RESULTS, *PAGES) if (own / name).exists()]
+
+
 @pytest.mark.parametrize("kept", [0, 7, 8, 11])
 def test_an_extension_killed_early_leaves_nothing_of_other_steps(
   run, root, tmp_path, monkeypatch, kept
