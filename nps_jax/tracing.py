@@ -45,8 +45,12 @@ def traced(
   try:
     program = export.deserialize(bytearray(integrity.read(path, ANEW)))
   except (FileNotFoundError, ValueError):
-    program = export.export(function)(*leaves)
-    _keep(path, bytes(program.serialize()))
+    try:
+      program = export.export(function)(*leaves)
+      _keep(path, bytes(program.serialize()))
+    except (ValueError, NotImplementedError) as error:  # it calls what may not last
+      logging.info("What was traced cannot be kept: %s", error)
+      return function
   return jax.jit(program.call)
 
 

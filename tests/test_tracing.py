@@ -67,6 +67,16 @@ def test_where_it_cannot_be_kept_the_function_is_traced_as_ever(
   assert tracing.traced(function, [values], "sum") is function
 
 
+def test_what_has_no_lasting_form_is_traced_each_time(place):
+  def told(values):
+    jax.debug.callback(lambda _: None, values)
+    return {"values": values}
+
+  function = jax.jit(told)
+  assert tracing.traced(function, [jnp.zeros(2)], "told") is function
+  assert not list(place.iterdir())
+
+
 def test_several_devices_trace_for_themselves(place, monkeypatch):
   function = jax.jit(lambda values: {"sum": values.sum()})
   monkeypatch.setattr(jax, "device_count", lambda: 2)
