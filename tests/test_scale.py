@@ -43,12 +43,12 @@ COLLECTIVE = (
 )
 HOST = """
 import runpy, sys
-from nps_jax.data import pipeline
-read, log = pipeline._read, open(sys.argv.pop(1), "a", buffering=1)
+from nps_jax.data import reading
+read, log = reading.read_image, open(sys.argv.pop(1), "a", buffering=1)
 def logged(images, size, index):
   log.write(f"{len(images)} {index}\\n")
   return read(images, size, index)
-pipeline._read = logged
+reading.read_image = logged
 runpy.run_module("nps_jax.train", run_name="__main__", alter_sys=True)
 """
 
