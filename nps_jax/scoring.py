@@ -4,7 +4,6 @@ from collections.abc import Mapping
 import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float16
 import numpy as np
@@ -13,6 +12,7 @@ from scipy import ndimage
 from nps_jax import gaussian
 from nps_jax import losses
 from nps_jax.models import counts
+from nps_jax.models import grids
 from nps_jax.models import memory as memories
 
 RECONSTRUCTION, DISCREPANCY = "reconstruction", "discrepancy"  # the logical module's
@@ -84,7 +84,7 @@ def raw_map(
 
 def on_grid(gap: Float[Array, "b h w"], grid: tuple[int, int]) -> Float[Array, "b y x"]:
   """A level's map at the grid's size, bilinear."""
-  return jax.image.resize(gap, (gap.shape[0], *grid), "bilinear")
+  return grids.resized(gap[..., None], grid)[..., 0]
 
 
 def moments(maps: list[Float[Array, "b _ _ _"]]) -> Float[Array, "b _"]:
@@ -168,9 +168,10 @@ def rare_places(calibration: Calibration, raw: RawScores) -> Float[np.ndarray, "
 def _fine(
   maps: Float[np.ndarray, "n h w"], raw: RawScores
 ) -> Float[np.ndarray, "n y x"]:
-  """Maps of the counted level on the grid of the raw ones."""
+  """Maps of the counted level on the grid of the raw ones, bilinear: `on_grid`."""
   grid = next(iter(raw.maps.values())).shape[1:]
-  return np.asarray(on_grid(jnp.asarray(maps), grid))
+  times = [new / old for new, old in zip(grid, maps.shape[1:], strict=True)]
+  return ndimage.zoom(maps, (1, *times), order=1, mode="nearest", grid_mode=True)
 
 
 def placed_maps(

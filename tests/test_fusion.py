@@ -61,12 +61,6 @@ def slow_upsample(feats, grid):
   return np.einsum("yh,xw,bhwd->byxd", *parts, np.float64(feats))
 
 
-def test_upsampling_agrees_with_float64():
-  feats = drawn(0, 2, 3, 2, 4)
-  found = fusion.upsample(feats, (6, 5))
-  np.testing.assert_allclose(found, slow_upsample(feats, (6, 5)), **CLOSE)
-
-
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (1, 1)])
 def test_a_convolution_block_agrees_with_loops(kernel, stride):
   feats = drawn(1, 2, 6, 4, 5)

@@ -7,7 +7,6 @@ features, so that what is missing or one too many can be counted (ours).
 import functools
 from typing import NamedTuple
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -15,8 +14,8 @@ import numpy as np
 
 from nps_jax import losses
 from nps_jax.models import codebook
+from nps_jax.models import grids
 
-WINDOW = 3  # cells along a side of a scene, odd
 ROUNDS = 15  # of Lloyd's algorithm
 SAMPLE = 60_000  # scenes, at most, that the codes are learned from
 
@@ -29,17 +28,14 @@ class Vocabulary(NamedTuple):
 
 
 def scenes(feats: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
-  """Features at length 1, each the mean of the WINDOW x WINDOW cells around it.
+  """Features at length 1, each the mean of the 3 x 3 cells around it.
 
   At the border the window holds fewer cells, and the mean is over these.
   """
-  return nn.avg_pool(
-    losses.unit(feats),
-    window_shape=(WINDOW, WINDOW),
-    strides=(1, 1),
-    padding="SAME",
-    count_include_pad=False,
-  )
+  around = ((0, 0), (1, 1), (1, 1), (0, 0))
+  ones = jnp.ones((1, *feats.shape[1:3], 1))
+  cells = grids.window_sum(jnp.pad(ones, around))
+  return grids.window_sum(jnp.pad(losses.unit(feats), around)) / cells
 
 
 def learn(rows: Float[np.ndarray, "n d"], count: int, seed: int) -> Vocabulary:

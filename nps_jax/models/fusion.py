@@ -8,15 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nps_jax import geometry
+from nps_jax.models import grids
 
 Grid = geometry.Grid
 TOKENS, HEADS = 8, 4  # of cross-attention: rows and columns of priors, and its heads
-
-
-def upsample(feats: Float[Array, "b h w d"], grid: Grid) -> Float[Array, "b y x d"]:
-  """The feature map at another grid, bilinear."""
-  b, _, _, d = feats.shape
-  return jax.image.resize(feats, (b, *grid, d), "bilinear")
 
 
 class ConvBlock(nn.Module):
@@ -131,7 +126,7 @@ class FusionDecoder(nn.Module):
     feats, rebuilt = embedding, {}
     for level in self.layout.steps(start, self.widths):
       width = self.layout.width(self.width, level)
-      feats = upsample(feats, self.layout.grid(level, side))
+      feats = grids.resized(feats, self.layout.grid(level, side))
       maps = priors.get(level, ())
       if self.fusion == "concat":
         feats = jnp.concatenate([feats, *maps], axis=-1)

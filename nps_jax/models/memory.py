@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int, Shaped
 import numpy as np
 
+from nps_jax.models import grids
+
 PROJECTED = 64  # dimensions in which the patches to keep are chosen
 BLOCK = 1024  # patches whose distances are brought up to date at once
 ROUND = 512  # patches chosen between two passes over all of them
@@ -30,16 +32,7 @@ def patches(levels: Mapping[int, Float[Array, "b _ _ _"]]) -> Float[Array, "b h 
   grid, parts = next(iter(levels.values())).shape[1:3], []
   for feats in levels.values():
     padded = jnp.pad(feats, ((0, 0), (1, 1), (1, 1), (0, 0)), "edge")
-    total = jax.lax.reduce_window(
-      padded,
-      init_value=0.0,
-      computation=jax.lax.add,
-      window_dimensions=(1, 3, 3, 1),
-      window_strides=(1, 1, 1, 1),
-      padding="VALID",
-    )
-    shape = (feats.shape[0], *grid, feats.shape[-1])
-    parts.append(jax.image.resize(total / 9, shape, "bilinear"))
+    parts.append(grids.resized(grids.window_sum(padded) / 9, grid))
   return jnp.concatenate(parts, axis=-1)
 
 
@@ -130,7 +123,8 @@ def _candidates(
 
   Places of patches ride in the last bits of the distances: for a positive float, its
   bits as an integer are in the same order, so that one minimum of integers finds the
-  nearest patch of a group, and which it is. One tile of the memory after another.
+  nearest patch of a group, and which it is. What rounding made negative is first, as it
+  is to be. One tile of the memory after another.
   """
   b, n, _ = rows.shape
   along = jnp.matmul(rows, memory.basis, precision="highest")
@@ -150,7 +144,7 @@ def _candidates(
     gaps = jnp.matmul(keys, columns, precision="highest")
     if own is not None:
       gaps = jnp.where(owned[None, None] == own[:, None, None], FAR, gaps)
-    groups = jnp.maximum(gaps, 0).reshape(b, n, each, GROUPS)
+    groups = gaps.reshape(b, n, each, GROUPS)
     bits = jax.lax.bitcast_convert_type(groups, jnp.int32) & ~last_bits
     ranked = bits | (first + jnp.arange(each))[None, None, :, None]
     return jnp.minimum(best, jnp.min(ranked, axis=2)), None
