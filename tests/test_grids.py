@@ -9,8 +9,8 @@ import slow
 from nps_jax.models import grids
 
 
-def drawn(*shape: int) -> np.ndarray:
-  return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+def drawn(*shape: int) -> jax.Array:
+  return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
 
 @pytest.mark.parametrize("grid", [(6, 4), (6, 5), (3, 2), (12, 8), (6, 2), (7, 11)])

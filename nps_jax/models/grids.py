@@ -41,5 +41,9 @@ def _doubled(feats: Float[Array, "b h w d"], axis: int) -> Float[Array, "b y x d
 
 def window_sum(padded: Float[Array, "b h w d"]) -> Float[Array, "b y x d"]:
   """The sum of each window of WINDOW x WINDOW cells that lies inside the map."""
-  rows = sum(padded[:, at : at + padded.shape[1] - WINDOW + 1] for at in range(WINDOW))
-  return sum(rows[:, :, at : at + rows.shape[2] - WINDOW + 1] for at in range(WINDOW))
+  for axis in (1, 2):
+    inside = padded.shape[axis] - WINDOW + 1
+    padded = sum(
+      jax.lax.slice_in_dim(padded, at, at + inside, axis=axis) for at in range(WINDOW)
+    )
+  return padded
