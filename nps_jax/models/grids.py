@@ -15,8 +15,8 @@ def resized(
   """The feature map at another grid, bilinear, as `jax.image.resize` has it.
 
   From one level of a pyramid to the next the grid doubles; each pair of new positions
-  is then two weighted means of neighbours, at a fifth of the time of the general form,
-  a product of matrices (ours).
+  is then two weighted means of neighbours; the general form is a product of matrices
+  (ours).
   """
   b, h, w, d = feats.shape
   if tuple(grid) == (2 * h, 2 * w):
